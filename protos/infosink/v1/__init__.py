@@ -1,0 +1,1 @@
+"""The wire contract and the models' self-description, generated from the .proto files here."""
