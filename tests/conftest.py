@@ -1,0 +1,27 @@
+"""What the tests of several parts share."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_directory() -> Iterator[Path]:
+    """The cache of this process and of those it starts: $INFOSINK_CACHE, else .venv/data; never the user's own."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        directory = Path(os.environ.get("INFOSINK_CACHE") or REPOSITORY / ".venv" / "data").absolute()
+        monkeypatch.setenv("INFOSINK_CACHE", str(directory))
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def mnist_directory(cache_directory: Path) -> Path:
+    """A folder with the four original MNIST files, fetched on first use."""
+    from infosink.training.datasets.mnist_files import mnist_cache, read_or_fetch
+
+    read_or_fetch(mnist_cache())
+    return mnist_cache()
