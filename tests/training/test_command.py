@@ -1,0 +1,232 @@
+"""infosink-train as a user runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from infosink.training.configuration import preset_configuration
+from infosink.training.datasets import open_dataset
+from infosink.training.evaluation.modes import mode_coverage
+from infosink.training.labelling import NamedCategory, unreachable_labels
+from infosink.training.run_directory import RunDirectory
+from infosink.training.trained_model import load_trained_model
+from PIL import Image
+
+COMMAND = Path(sys.executable).with_name("infosink-train")
+QUICK_TRAINING = ["--preset", "quick", "--batch-size", "128", "--lambda", "1.5"]
+FAST = ["--dual-learning-rate", "0.001", "--code-learning-rate", "0.001", "--generator-learning-rate", "0.001"]
+
+
+def infosink_train(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[str, Path]:
+    """Eight Gaussians trained for a short while with and without the information term."""
+    directory = tmp_path_factory.mktemp("runs")
+    for name, weight in (("informative", "1.5"), ("baseline", "0")):
+        done = infosink_train(
+            "eight-gaussians", "-o", directory / name, "--iterations", "400", *QUICK_TRAINING, *FAST, "--lambda", weight
+        )
+        assert done.returncode == 0, done.stderr
+        (directory / f"{name}.txt").write_text(done.stdout)
+    return {"informative": directory / "informative", "baseline": directory / "baseline"}
+
+
+def purity(run: Path) -> float:
+    model = load_trained_model(RunDirectory.open(run))
+    latents = model.configuration.latent_space.draw(2500, torch.Generator().manual_seed(11))
+    categories = model.configuration.latent_space.category_of(latents)
+    samples = model.networks.sampling_generator(latents)
+    return mode_coverage(samples, categories, model.dataset.centres, model.dataset.sigma).code_mode_purity
+
+
+def test_the_information_term_makes_the_category_mean_the_mode(runs):
+    assert purity(runs["informative"]) > 0.9
+    assert purity(runs["baseline"]) < 0.4
+
+
+def test_a_run_leaves_what_it_promises_and_names_its_categories(runs):
+    run = runs["informative"]
+    config = json.loads((run / "config.json").read_text())
+    assert config["lambda_"] == 1.5
+    assert config["data"]["options"] == {"data_directory": None, "sigma": None, "channels": None}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["iteration"] == 400
+    assert lines[-1]["information"] > lines[0]["information"] + 0.5
+    for picture in (run / "samples").iterdir():
+        with Image.open(picture) as image:
+            assert image.size == (640, 640)
+    model = load_trained_model(RunDirectory.open(run))
+    assert sum(category.sample_share for category in model.categories) == pytest.approx(1.0)
+    printed = run.with_name("informative.txt").read_text()
+    missing = unreachable_labels(model.categories, model.dataset)
+    if missing:
+        assert f"out of reach, as no category bears them: {', '.join(missing)}." in printed
+    else:
+        assert "all 8 labels can be sampled" in printed
+    assert f"infosink-export {run}" in printed
+
+
+def test_unreachable_labels_are_those_no_category_bears():
+    dataset = open_dataset("eight-gaussians")
+    named = [NamedCategory(label, 0.9, 0.1, 1.0) for label in "0123344"] + [NamedCategory("7", 0.0, 0.0, 0.0)]
+    assert unreachable_labels(named, dataset) == ["5", "6", "7"]  # the last is an index, for want of samples
+
+
+def test_mode_coverage_of_known_cases():
+    dataset = open_dataset("gaussians")
+    points, modes = dataset.draw_labelled(20_000, torch.Generator().manual_seed(2))
+    perfect = mode_coverage(points, modes, dataset.centres, dataset.sigma)
+    assert perfect.modes == 25
+    assert perfect.high_quality == pytest.approx(0.9889, abs=0.003)
+    assert perfect.code_mode_purity == 1.0
+    permuted = mode_coverage(points, (modes * 7 + 3) % 25, dataset.centres, dataset.sigma)
+    assert permuted.code_mode_purity == 1.0
+    independent = torch.randint(25, modes.shape, generator=torch.Generator().manual_seed(3))
+    assert mode_coverage(points, independent, dataset.centres, dataset.sigma).code_mode_purity < 0.08
+    collapsed = mode_coverage(torch.zeros(100, 2), torch.zeros(100, dtype=torch.int64), dataset.centres, dataset.sigma)
+    assert (collapsed.modes, collapsed.high_quality) == (1, 1.0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(tmp_path, number):
+    arguments = ["gaussians", "--preset", "quick", "--batch-size", "16", "--iterations", "1000000", "-o", "run"]
+    said = ""
+    with subprocess.Popen([COMMAND, *arguments], stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        for line in process.stderr:
+            said += line
+            if "forecast" in line:
+                process.send_signal(number)
+    assert process.returncode == 128 + number
+    assert "infosink-train gaussians --output run --resume" in said
+    _, header = RunDirectory.open(tmp_path / "run").read_checkpoint()
+    reached = header["iteration"]
+    assert f"iteration {reached:,} is saved" in said
+    resumed = infosink_train("gaussians", "-o", "run", "--resume", "--iterations", str(reached + 30), cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"from iteration {reached:,} on" in resumed.stderr
+    assert RunDirectory.open(tmp_path / "run").read_checkpoint()[1]["iteration"] == reached + 30
+
+
+def test_a_run_of_hours_is_forecast_with_the_quicker_alternative(tmp_path):
+    """Hours, since a million iterations are; the run is stopped once it has said so."""
+    arguments = ["gaussians", "--iterations", "100000000", "--batch-size", "8", "--dual-steps", "1", "-o", "run"]
+    said = ""
+    with subprocess.Popen([COMMAND, *arguments], stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        for line in process.stderr:
+            said += line
+            if "quicker" in line:
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
+    assert "forecast: 100,000,000 iterations at" in said
+    assert "--preset quick" in said
+
+
+def test_dry_run_prints_the_configuration_and_touches_nothing(tmp_path):
+    done = infosink_train("mnist", "--dry-run", "--epsilon", "0.1", cwd=tmp_path)
+    assert json.loads(done.stdout)["epsilon"] == 0.1
+    assert json.loads(done.stdout)["iterations"] == preset_configuration("mnist").iterations
+    assert list(tmp_path.iterdir()) == []
+
+
+def unwritable(path: Path) -> None:
+    (path / "runs").write_text("a file where a directory should be")
+
+
+def not_empty(path: Path) -> None:
+    (path / "runs" / "gaussians").mkdir(parents=True)
+    (path / "runs" / "gaussians" / "thesis.txt").write_text("years of work")
+
+
+def corrupt_mnist(path: Path) -> None:
+    (path / "mnist").mkdir()
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (path / "mnist" / f"{name}-ubyte").write_bytes(b"\x00\x00\x08\x03broken")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prepare", "code", "message"),
+    [
+        (["cifar"], None, 1, "unknown data set 'cifar'; choose from mnist"),
+        (["gaussians", "--preset", "best-ever"], None, 1, "unknown preset 'best-ever'; choose from paper, quick"),
+        (["gaussians"], unwritable, 1, "name another with --output"),
+        (["gaussians"], not_empty, 1, "is not empty: continue that run with --resume"),
+        (["gaussians", "--resume"], None, 1, "holds no run"),
+        (["gaussians", "--epsilon", "-1"], None, 1, "--epsilon is -1.0; it must be positive"),
+        (["gaussians", "--batch-size", "0"], None, 2, "0 is not in the range"),
+        (["gaussians", "--channels", "3"], None, 1, "takes no channels"),
+        (["mnist", "--data-dir", "mnist"], corrupt_mnist, 1, "train-images-idx3-ubyte"),
+        (["mnist", "--data-dir", "nowhere"], None, 1, "nowhere"),
+        (["image-folder"], None, 1, "--data-dir"),
+        (["gaussians", "--device", "tpu"], None, 2, "'tpu' is not one of"),
+    ],
+)
+def test_a_mistake_is_named_before_any_work(tmp_path, arguments, prepare, code, message):
+    if prepare:
+        prepare(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    done = infosink_train(*arguments, "--iterations", "1", cwd=tmp_path)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_resuming_with_another_hyperparameter_is_refused(runs):
+    done = infosink_train("eight-gaussians", "-o", runs["baseline"], "--resume", "--epsilon", "2", "--preset", "quick")
+    assert done.returncode == 1
+    assert "--epsilon, --preset cannot change on --resume" in done.stderr
+
+
+def test_a_finished_run_says_what_to_do_next(runs):
+    done = infosink_train("eight-gaussians", "-o", runs["baseline"], "--resume")
+    assert done.returncode == 1
+    assert "has finished its 400 iterations" in done.stderr
+    assert "infosink-export" in done.stderr
+
+
+def test_cuda_that_cannot_be_had_is_refused(tmp_path):
+    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    arguments = [COMMAND, "gaussians", "--device", "cuda", "-o", tmp_path / "run"]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=hidden, check=False)
+    assert done.returncode == 1
+    assert "torch finds no CUDA device here" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_and_version_do_not_load_torch():
+    for flag in ("--help", "--version"):
+        script = f"""
+import sys
+sys.argv = ["infosink-train", "{flag}"]
+from infosink.training.command import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+assert "torch" not in sys.modules
+"""
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def test_a_missing_extra_is_named_in_one_line(tmp_path):
+    """With torch out of reach, as in the base install."""
+    script = """
+import sys
+sys.modules["torch"] = None
+sys.argv = ["infosink-train", "gaussians"]
+from infosink.training.command import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines() == [
+        "Error: infosink-train needs torch: install it with pip install 'infosink[training]'"
+    ]

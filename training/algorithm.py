@@ -1,0 +1,189 @@
+"""Algorithm 1: one iteration of informative minimum Sinkhorn estimation (19).
+
+The problem, with Q the dual variable of the information term:
+
+    inf over G, γ̄, Q:  ∫ (c(G(z), y) − λ Q(z1, y)) dγ̄ + ε KL(γ̄ | ζ⊗ν) − ½ W_ε(G♯ζ, G♯ζ)
+                        + λ (∫ exp Q dζ1⊗ν − 1)
+
+KL is taken on Z × X. The paper's, on the image side, is at most that, equal when G is injective,
+and lets (19) degenerate: latents that share an image would get their full information free.
+For λ ≤ ε the problem in the plan is convex. With λ > 0 the loss is no divergence any more,
+since the self term debiases the full ε: watch `spread`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .configuration import Configuration
+from .datasets import Dataset
+from .ground_cost import GROUND_COSTS
+from .information import fenchel_information, log_partition, partition_penalty
+from .invariance import deform, invariance_information
+from .networks import Networks, running_statistics_kept
+from .solvers import Optimisers, Plans, adam, make_solver
+from .transport import column_marginal_error, plan_perplexity
+
+Statistics = dict[str, Tensor]
+
+
+class InformativeSinkhorn:
+    """Networks, optimisers and the iteration that trains them.
+
+    Attributes:
+        networks: G, the trunk and its heads.
+        optimisers: every optimiser by name, those of the solver included.
+    """
+
+    def __init__(self, networks: Networks, dataset: Dataset, settings: Configuration) -> None:
+        self.networks, self.dataset, self.settings = networks, dataset, settings
+        self.latent_space = settings.latent_space
+        self.ground_cost = GROUND_COSTS[settings.ground_cost]
+        self.solver = make_solver(networks, settings)
+        self.generator_parameters = list(networks.generator.parameters())
+        self.code_parameters = list(networks.code_head.parameters())
+        if networks.over_clustering is not None:
+            self.code_parameters += networks.over_clustering.parameters()
+        # Coupled weight decay on Q's head alone: the head reads the trunk, it does not own it.
+        self.optimisers: Optimisers = {
+            **self.solver.optimisers,
+            "code": adam(
+                self.code_parameters, settings.code_learning_rate, settings, weight_decay=settings.code_weight_decay
+            ),
+            "generator": adam(self.generator_parameters, settings.generator_learning_rate, settings),
+        }
+        self.q_parameters = self.code_parameters
+        if self.solver.trunk_learns_through_q:
+            trunk = list(networks.trunk.parameters())
+            self.q_parameters = self.code_parameters + trunk
+            self.optimisers["trunk"] = adam(trunk, settings.dual_learning_rate, settings)
+
+    def iterate(self, iteration: int, random: torch.Generator) -> Statistics:
+        """Lines 3 to 11 of Algorithm 1: the solver's updates, then one of Q and one of G.
+
+        Args:
+            iteration: which one this is, from 1.
+            random: the source of everything random, on the networks' device.
+
+        Returns:
+            Scalars of this iteration, on the device: the two dual values, the full loss, the
+            Fenchel information bound (20) in nats, the plan's perplexity and column-marginal
+            error, and the losses of G and Q.
+        """
+        self.networks.train()
+        self.solver.improve(self.dataset, random)
+        return self.update_generator_and_q(iteration, random)
+
+    def update_generator_and_q(self, iteration: int, random: torch.Generator) -> Statistics:
+        """Lines 8 to 11: draws a fresh minibatch, expresses the plans, and steps Q on (31) and G on (32).
+
+            G: Σ P c(x, y) − ½ Σ H c(x', x'')        gradient through x, x' and x''; plans detached
+            Q: −Σ P q + mean_j Z(y_j)                 into Q's head, and the trunk only where the solver has no duals
+
+        z' and z'' are independent draws: at G♯ζ = ν the expected loss is then 0, which the
+        self cost of a single batch would not give. With λ = 0 Q still learns, as an observer:
+        the plan does not see it.
+        """
+        networks, settings = self.networks, self.settings
+        size, space = settings.batch_size, self.latent_space
+        z, y = space.draw(size, random), self.dataset.draw(size, random)
+        features, scores = self._read(y)
+        q = z[:, : space.informative] @ scores.T  # (B, Z1) @ (Z1, B) -> (B, B)
+        x = networks.generator(z)
+        cost = self.ground_cost(x, y)
+        x1 = x2 = x
+        self_cost = None
+        if settings.debias:
+            x1, x2 = networks.generator(space.draw(size, random)), networks.generator(space.draw(size, random))
+            self_cost = self.ground_cost(x1, x2)
+        plans = self.solver.plans(
+            cost=cost.detach(),
+            q=q.detach(),
+            real_features=features.detach(),
+            self_cost=None if self_cost is None else self_cost.detach(),
+            generated=x2.detach(),
+        )
+
+        log_partitions = log_partition(scores, space.categories)
+        q_loss = -(plans.transport_plan * q).sum() + partition_penalty(log_partitions)
+        generator_loss = (plans.transport_plan * cost).sum()
+        if self_cost is not None and plans.self_plan is not None:
+            generator_loss = generator_loss - 0.5 * (plans.self_plan * self_cost).sum()
+        statistics = self._statistics(plans, q.detach(), log_partitions.detach())
+        statistics |= {"generator_loss": generator_loss.detach(), "q_loss": q_loss.detach()}
+        if settings.invariance:
+            term = self._invariance(random)
+            q_loss = q_loss - settings.invariance * term
+            statistics["invariance"] = term.detach()
+        if settings.listening and iteration > settings.listening_from:
+            term = self._listening(x, space.category_of(z), random)
+            generator_loss = generator_loss + settings.listening * term
+            statistics["listening"] = term.detach()
+
+        # Both gradients before either step: Q and G move in parallel from one point.
+        for name in ("code", "trunk", "generator"):
+            if name in self.optimisers:
+                self.optimisers[name].zero_grad()
+        torch.autograd.backward(q_loss, inputs=self.q_parameters)
+        torch.autograd.backward(generator_loss, inputs=self.generator_parameters)
+        for name in ("code", "trunk", "generator"):
+            if name in self.optimisers:
+                self.optimisers[name].step()
+        networks.average_generator(settings.averaging)
+        return statistics
+
+    @torch.no_grad()
+    def health(self, random: torch.Generator) -> dict[str, float]:
+        """Slower numbers, for the log.
+
+        Returns:
+            spread: the mean pairwise cost of generated samples over that of real ones, 1 at best.
+            cost_std: the standard deviation of c(x, y), to hold ε and λ log K against.
+        """
+        size = self.settings.batch_size
+        real = [self.dataset.draw(size, random) for _ in range(2)]
+        with running_statistics_kept(self.networks):
+            generated = [self.networks.generator(self.latent_space.draw(size, random)) for _ in range(2)]
+        spread = self.ground_cost(*generated).mean() / self.ground_cost(*real).mean()
+        return {"spread": spread.item(), "cost_std": self.ground_cost(generated[0], real[0]).std().item()}
+
+    def _read(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Trunk features and Q's scores of real samples; where D2 and D4 own the trunk, it is only read."""
+        networks = self.networks
+        if self.solver.trunk_learns_through_q:
+            features = networks.trunk(y)
+            return features, networks.code_head(features)
+        with running_statistics_kept(networks):
+            with torch.no_grad():
+                features = networks.trunk(y)
+            return features, networks.code_head(features)
+
+    def _statistics(self, plans: Plans, q: Tensor, log_partitions: Tensor) -> Statistics:
+        penalty = self.settings.lambda_ * (partition_penalty(log_partitions) - 1)
+        return {
+            "dual_value": plans.value,
+            "self_dual_value": plans.self_value,
+            "loss": plans.value - 0.5 * plans.self_value + penalty,
+            "information": fenchel_information(plans.transport_plan, q, log_partitions),
+            "plan_perplexity": plan_perplexity(plans.transport_plan),
+            "column_marginal_error": column_marginal_error(plans.transport_plan),
+        }
+
+    def _invariance(self, random: torch.Generator) -> Tensor:
+        """I_τ of Q's category, plus that of the over-clustering head where there is one."""
+        images = self.dataset.draw(self.settings.view_batch_size, random)
+        with running_statistics_kept(self.networks):
+            features = self.networks.trunk(torch.cat([images, deform(images, random)]))
+            scores = self.networks.code_head(features)[:, : self.latent_space.categories]
+            term = invariance_information(*scores.chunk(2))
+            if self.networks.over_clustering is not None:
+                term = term + invariance_information(*self.networks.over_clustering(features).chunk(2))
+        return term
+
+    def _listening(self, x: Tensor, category: Tensor, random: torch.Generator) -> Tensor:
+        """−E log q(category | T G(z)): how badly Q, which learns from real data only, reads the code from samples."""
+        with running_statistics_kept(self.networks):
+            scores = self.networks.code_head(self.networks.trunk(deform(x, random)))
+        return F.cross_entropy(scores[:, : self.latent_space.categories], category)

@@ -1,0 +1,107 @@
+"""A finished run, read back for use: what naming, evaluation and export start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .configuration import Configuration
+from .datasets import Dataset, open_dataset
+from .labelling import NamedCategory, name_categories
+from .networks import Networks, inference_copy
+from .run_directory import RunDirectory, RunDirectoryError
+from .trainer import make_networks, restore_networks
+
+_STATISTICS_BATCHES = 60
+_STATISTICS_BATCH_SIZE = 500
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model ready for inference.
+
+    Attributes:
+        configuration: of the run.
+        dataset: that it was trained on.
+        networks: in evaluation mode, with running statistics of the final weights.
+        categories: what each category came to mean.
+        checkpoint_sha256: of the checkpoint file.
+        iteration: of the checkpoint.
+    """
+
+    configuration: Configuration
+    dataset: Dataset
+    networks: Networks
+    categories: list[NamedCategory]
+    checkpoint_sha256: str
+    iteration: int
+
+
+def reopen_dataset(facts: dict[str, Any], name: str, data_directory: Path | None = None) -> Dataset:
+    """Opens the data of a run again.
+
+    Args:
+        facts: the "data" of its config.json.
+        name: of the data set.
+        data_directory: where the data is now, if it has moved.
+
+    Raises:
+        DatasetError: the data is no longer there.
+        RunDirectoryError: the facts are damaged.
+    """
+    try:
+        options = dict(facts["options"])
+        recorded = options.pop("data_directory")
+        directory = data_directory or (Path(recorded) if recorded else None)
+        return open_dataset(name, data_directory=directory, **options)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunDirectoryError(f'the "data" of config.json is damaged: {error!r}') from error
+
+
+def load_trained_model(run: RunDirectory, data_directory: Path | None = None) -> TrainedModel:
+    """Reads a run's checkpoint and works out what its categories mean.
+
+    Everything is computed on the CPU from fixed seeds, so that the same run gives the same
+    model every time.
+
+    Args:
+        run: with a checkpoint, finished or not.
+        data_directory: where the data is now, if it has moved.
+
+    Raises:
+        RunDirectoryError: the configuration or checkpoint is missing, damaged or foreign.
+        DatasetError: the data cannot be opened.
+    """
+    configuration, facts = run.read_configuration()
+    tensors, header = run.read_checkpoint()
+    dataset = reopen_dataset(facts, configuration.dataset, data_directory)
+    networks = make_networks(configuration, dataset.sample_shape)
+    try:
+        restore_networks(networks, tensors)
+        iteration = int(header["iteration"])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise RunDirectoryError(f"{run.checkpoint_path} does not fit config.json beside it: {error}") from error
+    latent_space = configuration.latent_space
+    random = torch.Generator().manual_seed(configuration.seed)
+    networks = inference_copy(
+        networks,
+        samples=_draws(dataset.draw, random),
+        latents=_draws(latent_space.draw, random),
+    )
+    return TrainedModel(
+        configuration=configuration,
+        dataset=dataset,
+        networks=networks,
+        categories=name_categories(networks, dataset, latent_space, random),
+        checkpoint_sha256=run.checkpoint_sha256(),
+        iteration=iteration,
+    )
+
+
+def _draws(draw: Callable[[int, torch.Generator], Tensor], random: torch.Generator) -> Iterator[Tensor]:
+    return (draw(_STATISTICS_BATCH_SIZE, random) for _ in range(_STATISTICS_BATCHES))
