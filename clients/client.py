@@ -1,0 +1,319 @@
+"""A typed client of an infosink server."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import numpy as np
+from infosink.v1 import model_pb2, sampling_service_pb2_grpc
+from infosink.v1 import sampling_service_pb2 as v1
+from numpy.typing import ArrayLike, NDArray
+
+from .address import checked_address, default_address
+from .draws import Code, Draw
+from .errors import InfosinkError, MalformedReplyError, RequestRefusedError, ServerUnreachableError
+from .results import InferredCodes, Samples, join_codes, join_samples
+from .wire import codes_from_reply, samples_from_batch, to_tensor
+
+# A stream is asked for in parts of this many samples, so that one deadline covers a bounded amount of work.
+_SAMPLES_PER_CALL = 512
+
+_MEBIBYTE = 1 << 20
+_CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", 64 * _MEBIBYTE),
+    ("grpc.max_send_message_length", 64 * _MEBIBYTE),
+    # A proxy for the web has no route to a server on the loopback interface.
+    ("grpc.enable_http_proxy", 0),
+    # A client made after a server's start must not inherit the back-off of one made before it.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+class Client:
+    """A connection to an infosink server: conditional sampling, and inference of the codes.
+
+    Every call has a deadline and raises `ServerUnreachableError` where no server answers within it,
+    `RequestRefusedError` where the server refuses the request, and `MalformedReplyError` where its reply makes no
+    sense. The connection is not encrypted. A client may be used by several threads at once.
+
+    Args:
+        address: HOST:PORT; by default the environment variable INFOSINK_SERVER, or 127.0.0.1:50051.
+        timeout: Seconds until one call is given up. A long stream is several calls.
+
+    Raises:
+        ValueError: If the address or the timeout makes no sense.
+    """
+
+    def __init__(self, address: str | None = None, *, timeout: float = 60.0) -> None:
+        if not timeout > 0:
+            raise ValueError(f"the timeout is {timeout} s; it must be above 0")
+        self.address = checked_address(address or default_address())
+        self.timeout = timeout
+        self._channel = grpc.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
+        self._service = sampling_service_pb2_grpc.SamplingServiceStub(self._channel)
+        self._described: dict[str, v1.ServedModel] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None or issubclass(kind, Exception):
+            self.close()
+        else:
+            # An interrupt may strike while gRPC starts a call, for which closing then waits in vain.
+            threading.Thread(target=self.close, daemon=True).start()
+
+    def close(self) -> None:
+        """Closes the connection; calls under way are cancelled."""
+        self._channel.close()
+
+    def models(self) -> list[v1.ServedModel]:
+        """The models that the server serves; the first one is meant where no name is given."""
+        with self._errors():
+            reply = self._service.ListModels(v1.ListModelsRequest(), timeout=self.timeout)
+        return list(reply.served_models)
+
+    def model(self, name: str = "") -> v1.ServedModel:
+        """One model: its description of itself, how the server runs it, and what it accepts in one request."""
+        with self._errors():
+            reply = self._service.GetModel(v1.GetModelRequest(model=name), timeout=self.timeout)
+        self._described[name] = reply.served_model
+        return reply.served_model
+
+    def sample(
+        self,
+        count: int,
+        *,
+        category: int | None = None,
+        label: str | None = None,
+        style: ArrayLike | None = None,
+        codes: Sequence[Code] | None = None,
+        noise: ArrayLike | None = None,
+        shared_noise_index: int | None = None,
+        seed: int | None = None,
+        first_index: int = 0,
+        model: str = "",
+    ) -> Samples:
+        """Draws samples; what is left out is drawn from the prior.
+
+        Sample i, for i in first_index .. first_index + count - 1, depends on the model, seed, i, its code and its
+        noise alone. A count above what the server returns in one reply is streamed.
+
+        Args:
+            count: How many, at least 1.
+            category: The index of the category of all samples.
+            label: The label of all samples; excludes `category`.
+            style: The style of all samples, one value in [-1, 1] for each style.
+            codes: The codes in turn, sample i taking codes[i mod their number]; excludes the three above.
+            noise: float32 [count, N], or [1, N] for all samples alike; standard normal where left out.
+            shared_noise_index: The sample whose noise all samples take; excludes `noise`.
+            seed: 0 to 2**64 - 1; chosen by the server where left out, and stated in the result.
+            first_index: The index of the first sample.
+            model: The model's name; empty for the server's first.
+
+        Raises:
+            ValueError: If arguments exclude each other or are out of range.
+        """
+        draw = _draw(count, category, label, style, codes, noise, shared_noise_index, seed, first_index)
+        if not _fits_one_reply(draw, self._describe(model)):
+            return join_samples(list(self._stream(draw, model)))
+        with self._errors():
+            reply = self._service.Sample(v1.SampleRequest(model=model, draw=draw.to_wire()), timeout=self.timeout)
+        samples = samples_from_batch(reply.batch, self._same_checkpoint(reply.batch.checkpoint_sha256, model))
+        _check_index(samples, first_index)
+        _check_count(len(samples), count)
+        return samples
+
+    def stream(
+        self,
+        count: int,
+        *,
+        category: int | None = None,
+        label: str | None = None,
+        style: ArrayLike | None = None,
+        codes: Sequence[Code] | None = None,
+        noise: ArrayLike | None = None,
+        shared_noise_index: int | None = None,
+        seed: int | None = None,
+        first_index: int = 0,
+        model: str = "",
+    ) -> Iterator[Samples]:
+        """Draws samples in batches of a few hundred, in order of their index; each is asked for when it is needed.
+
+        The arguments and errors are those of `sample`.
+        """
+        draw = _draw(count, category, label, style, codes, noise, shared_noise_index, seed, first_index)
+        return self._stream(draw, model)
+
+    def infer(self, samples: ArrayLike, *, model: str = "") -> InferredCodes:
+        """Infers the posterior of category and style from images or points.
+
+        More than the server accepts in one request are sent in several.
+
+        Args:
+            samples: uint8 [n, height, width] or [n, height, width, channels] in the native or the model's frame;
+                real numbers [n, dimensions] for points.
+            model: The model's name; empty for the server's first.
+
+        Raises:
+            TypeError: If images are not uint8, or points not numbers.
+            ValueError: If there are none, or the number of axes is wrong.
+        """
+        served = self._describe(model)
+        array = _inferable(np.asarray(samples), served.model)
+        step = max(1, served.limits.inferred_samples)
+        batches = []
+        for start in range(0, len(array), step):
+            part = array[start : start + step]
+            request = v1.InferCodesRequest(model=model, tensor=to_tensor(part))
+            with self._errors():
+                reply = self._service.InferCodes(request, timeout=self.timeout)
+            described = self._same_checkpoint(reply.checkpoint_sha256, model)
+            batches.append(codes_from_reply(reply, len(part), described))
+        return join_codes(batches)
+
+    def _stream(self, draw: Draw, model: str) -> Iterator[Samples]:
+        limits = self._describe(model).limits
+        bounds = (_SAMPLES_PER_CALL, limits.stream_samples, limits.codes)
+        step = min(bound for bound in bounds if bound)
+        for start in range(0, draw.count, step):
+            samples = self._stream_part(draw.part(start, min(step, draw.count - start)), model)
+            # The server chose the first part's seed where none was given; the others follow it.
+            draw = replace(draw, seed=samples.seed)
+            yield samples
+
+    def _stream_part(self, draw: Draw, model: str) -> Samples:
+        # Received as a whole, so that the deadline measures the server and not what is done with the samples.
+        request = v1.StreamSamplesRequest(model=model, draw=draw.to_wire())
+        call = self._service.StreamSamples(request, timeout=self.timeout)
+        batches: list[Samples] = []
+        received = 0
+        try:
+            with self._errors():
+                for reply in call:
+                    described = self._same_checkpoint(reply.batch.checkpoint_sha256, model)
+                    batches.append(samples_from_batch(reply.batch, described))
+                    _check_index(batches[-1], draw.first_index + received)
+                    received += len(batches[-1])
+        finally:
+            call.cancel()
+        _check_count(received, draw.count)
+        return join_samples(batches)
+
+    def _describe(self, name: str) -> v1.ServedModel:
+        return self._described.get(name) or self.model(name)
+
+    def _same_checkpoint(self, checkpoint_sha256: str, name: str) -> model_pb2.Model:
+        model = self._describe(name).model
+        if model.checkpoint_sha256 != checkpoint_sha256:
+            self._described.pop(name, None)
+            raise MalformedReplyError(
+                f"the server's model {model.name!r} changed from checkpoint {model.checkpoint_sha256[:12]} to "
+                f"{checkpoint_sha256[:12]} meanwhile; ask again"
+            )
+        return model
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise self._meaning(error) from None
+
+    def _meaning(self, error: Any) -> InfosinkError:
+        code, details = error.code(), _printable(error.details() or "")
+        if code is grpc.StatusCode.UNAVAILABLE:
+            return ServerUnreachableError(
+                f"no infosink server answers at {self.address}; start one with: infosink-serve --model "
+                f"runs/mnist/gen.onnx, or name another with --server or INFOSINK_SERVER ({details})"
+            )
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return ServerUnreachableError(
+                f"the infosink server at {self.address} did not answer within {self.timeout:g} s; "
+                "wait longer with --timeout, or ask for less"
+            )
+        if code is grpc.StatusCode.CANCELLED:
+            return ServerUnreachableError(
+                f"the infosink server at {self.address} broke off the call ({details}); see whether it still runs"
+            )
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            return RequestRefusedError(
+                code.name, f"the server at {self.address} does not speak infosink.v1; name another with --server"
+            )
+        return RequestRefusedError(code.name, details)
+
+
+def _draw(
+    count: int,
+    category: int | None,
+    label: str | None,
+    style: ArrayLike | None,
+    codes: Sequence[Code] | None,
+    noise: ArrayLike | None,
+    shared_noise_index: int | None,
+    seed: int | None,
+    first_index: int,
+) -> Draw:
+    if codes is not None and not (category is None and label is None and style is None):
+        raise ValueError("give codes, or one category, label or style for all samples, not both")
+    if codes is None:
+        values = () if style is None else tuple(float(value) for value in np.atleast_1d(np.asarray(style, np.float64)))
+        drawn = category is None and label is None and not values
+        codes = () if drawn else (Code(category, label, values),)
+    return Draw(
+        count=count,
+        codes=tuple(codes),
+        noise=None if noise is None else np.asarray(noise, np.float32),
+        shared_noise_index=shared_noise_index,
+        seed=seed,
+        first_index=first_index,
+    )
+
+
+def _fits_one_reply(draw: Draw, served: v1.ServedModel) -> bool:
+    limits = served.limits
+    points = served.model.sample_space.HasField("point")
+    samples = limits.unary_float32_samples if points else limits.unary_uint8_samples
+    noise_rows = 0 if draw.noise is None else len(draw.noise)
+    return draw.count <= samples and len(draw.codes) <= limits.codes and noise_rows <= _SAMPLES_PER_CALL
+
+
+def _check_index(samples: Samples, first_index: int) -> None:
+    if samples.first_index != first_index:
+        raise MalformedReplyError(
+            f"the server's reply holds samples from index {samples.first_index} on, not from {first_index} on"
+        )
+
+
+def _check_count(received: int, expected: int) -> None:
+    if received != expected:
+        raise MalformedReplyError(f"{expected} samples were asked for, and the server's reply holds {received}")
+
+
+def _inferable(array: NDArray[Any], model: model_pb2.Model) -> NDArray[Any]:
+    if array.ndim == 0 or len(array) == 0:
+        raise ValueError("there is nothing to infer codes from; give at least one sample")
+    if model.sample_space.HasField("image"):
+        if array.dtype != np.uint8:
+            raise TypeError(f"images are uint8, with grey levels 0 to 255; these are {array.dtype}")
+        array = array[..., np.newaxis] if array.ndim == 3 else array
+        if array.ndim != 4:
+            raise ValueError(
+                f"images of shape {list(array.shape)}; give [n, height, width] or [n, height, width, channels]"
+            )
+        return array
+    if array.ndim != 2:
+        raise ValueError(f"points of shape {list(array.shape)}; give [n, dimensions]")
+    if not np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.complexfloating):
+        raise TypeError(f"points are real numbers; these are {array.dtype}")
+    return array.astype(np.float32)
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -1,0 +1,1 @@
+"""The commands of `infosink`, one module each; none imports more than click until it runs."""

@@ -1,0 +1,102 @@
+"""`infosink models`: what the server serves."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import Connection, connection_options
+from .report import console, print_json, printable
+
+if TYPE_CHECKING:
+    from infosink.v1.model_pb2 import SampleSpace
+    from infosink.v1.sampling_service_pb2 import ServedModel
+
+_CHECKPOINT_DIGITS = 12
+
+
+@click.command()
+@click.argument("name", required=False)
+@connection_options
+def models(name: str | None, connection: Connection, as_json: bool) -> None:
+    """List the server's models, or the categories and styles of the model NAME."""
+    with connection.client() as client:
+        served = client.models() if name is None else [client.model(name)]
+    if as_json:
+        described = [_as_json(model) for model in served]
+        print_json({"models": described} if name is None else described[0])
+    elif name is None:
+        _print_models(served)
+    else:
+        _print_model(served[0])
+
+
+def _as_json(served: "ServedModel") -> dict[str, Any]:
+    from google.protobuf import json_format
+
+    return json_format.MessageToDict(
+        served, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+
+
+def _print_models(models: list["ServedModel"]) -> None:
+    from rich.table import Table
+
+    from ..draws import distinct_labels
+
+    table = Table("name", "data set", "labels", "styles", "sample", "runs on", "infers codes", "checkpoint", box=None)
+    for served in models:
+        model = served.model
+        styles = [style.meaning or style.name for style in model.latent_space.styles]
+        cells = [
+            model.name,
+            model.data_set,
+            " ".join(distinct_labels(model.latent_space)),
+            "; ".join(styles) or "none",
+            _sample_size(model.sample_space),
+            served.execution_provider.removesuffix("ExecutionProvider"),
+            "yes" if served.infers_codes else "no",
+            model.checkpoint_sha256[:_CHECKPOINT_DIGITS],
+        ]
+        table.add_row(*map(printable, cells))
+    console().print(table)
+
+
+def _print_model(served: "ServedModel") -> None:
+    from rich.table import Table
+
+    model = served.model
+    output = console()
+    facts = {
+        "name": model.name,
+        "data set": model.data_set,
+        "sample": _sample_size(model.sample_space),
+        "noise dimensions": str(model.latent_space.noise_dimensions),
+        "infers codes": "yes" if served.infers_codes else "no",
+        "runs on": f"{served.execution_provider}, onnxruntime {served.runtime_version}",
+        "checkpoint": model.checkpoint_sha256,
+        "licence": model.licence,
+    }
+    for name, value in facts.items():
+        output.print(f"{name}: {printable(value)}", soft_wrap=True)
+    categories = Table("category", "label", "label share", "sample share", "recovery", box=None)
+    for index, category in enumerate(model.latent_space.categories):
+        shares = (category.label_share, category.sample_share, category.recovery)
+        categories.add_row(str(index), printable(category.label), *(f"{share:.3f}" for share in shares))
+    output.print()
+    output.print(categories)
+    if model.latent_space.styles:
+        styles = Table("style", "name", "meaning", box=None)
+        for index, style in enumerate(model.latent_space.styles, start=1):
+            styles.add_row(str(index), printable(style.name), printable(style.meaning) or "not measured")
+        output.print()
+        output.print(styles)
+
+
+def _sample_size(space: "SampleSpace") -> str:
+    if space.HasField("point"):
+        return f"point of {space.point.dimensions} dimensions"
+
+    from ..wire import native_size
+
+    height, width = native_size(space.image)
+    return f"{height} x {width}, {'grey' if space.image.channels == 1 else f'{space.image.channels} channels'}"

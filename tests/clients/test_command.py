@@ -1,0 +1,458 @@
+"""The `infosink` command against a real server."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from infosink.clients import Client
+from PIL import Image
+
+Run = Callable[..., Result]
+RunProcess = Callable[..., "subprocess.CompletedProcess[str]"]
+
+COMMANDS = ["sample", "batch", "infer", "traverse", "models"]
+HEAVY = {"torch", "onnxruntime", "numpy", "grpc", "google.protobuf", "PIL", "rich"}
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# Start-up and errors
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from infosink.clients.command import main
+assert main({arguments!r}, prog_name="infosink", standalone_mode=False) == 0
+print("loaded:", *sorted({HEAVY!r} & set(sys.modules)))
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert output.splitlines()[-1] == "loaded:"
+    assert "infosink" in output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_takes_the_connection(infosink: Run, name: str) -> None:
+    text = infosink(name, "--help").stdout
+    assert all(option in text for option in ("--server", "--timeout", "--json"))
+
+
+def test_exit_code_0_and_the_seed_that_repeats(process: RunProcess, folder: Path) -> None:
+    first = process("sample", "--label", "7", "-o", "first.png")
+    assert (first.returncode, first.stderr) == (0, "")
+    seed = re.search(r"--seed (\d+)", first.stdout)
+    assert seed
+    assert process("sample", "--label", "7", "--seed", seed[1], "-o", "again.png").returncode == 0
+    assert (folder / "again.png").read_bytes() == (folder / "first.png").read_bytes()
+
+
+def test_exit_code_1_where_the_output_cannot_be_written(process: RunProcess, nobody: str) -> None:
+    # The server is never asked: it is not there.
+    result = process("sample", "-o", "missing/x.png", "--server", nobody)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert re.fullmatch(
+        r"infosink: cannot write missing/x.png: the folder \S+ does not exist; create it first\n", result.stderr
+    )
+
+
+def test_exit_code_2_for_wrong_usage(process: RunProcess) -> None:
+    result = process("sample", "--style", "1.5", "-o", "x.png")
+    assert result.returncode == 2
+    assert "1.5" in result.stderr
+    assert "between -1 and 1" in result.stderr
+
+
+def test_exit_code_3_where_no_server_answers(process: RunProcess, nobody: str, folder: Path) -> None:
+    result = process("sample", "-o", "x.png", "--server", nobody)
+    assert result.returncode == 3
+    assert result.stderr.startswith(f"infosink: no infosink server answers at {nobody}; start one with: infosink-serve")
+    assert result.stderr.count("\n") == 1
+    assert files(folder) == []
+
+
+def test_exit_code_3_where_the_server_is_silent(infosink: Run, silent: str) -> None:
+    result = infosink("models", "--server", silent, "--timeout", "0.2")
+    assert result.exit_code == 3
+    assert "--timeout" in result.stderr
+
+
+def test_exit_code_4_where_the_server_refuses(process: RunProcess, folder: Path) -> None:
+    result = process("sample", "--label", "5", "-o", "x.png")
+    assert result.returncode == 4
+    assert result.stderr.count("\n") == 1
+    assert all(f'"{label}"' in result.stderr for label in "0175")
+    assert files(folder) == []
+
+
+@pytest.mark.parametrize("output", ["digits.npz", "digits/"])
+def test_exit_code_130_and_nothing_left_where_it_is_interrupted(folder: Path, output: str) -> None:
+    terminal, stderr = pty.openpty()
+    # A shell may have told this process, and so its children, to ignore SIGINT.
+    code = """
+import signal
+from infosink.clients.command import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+    command = [sys.executable, "-c", code, "batch", "--count", "5000000", "-o", output]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
+        os.close(stderr)
+        seen = b""
+        while not re.search(rb"[1-9]\d*/5000000", seen):
+            seen += os.read(terminal, 4096)
+        assert files(folder) != []
+        process.send_signal(signal.SIGINT)
+        try:
+            while block := os.read(terminal, 4096):
+                seen += block
+        except OSError:
+            pass  # The terminal's other end is closed.
+        stdout, _ = process.communicate(timeout=60)
+    os.close(terminal)
+    assert process.returncode == 130
+    assert b"interrupted; nothing was written" in seen
+    assert b"Traceback" not in seen
+    assert stdout == ""
+    assert files(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "exit_code"),
+    [
+        (["sample", "-o", "missing/x.png"], "failed", 1),
+        (["sample", "-o", "x.jpg"], "usage", 2),
+        (["sample", "-o", "x.png", "--server", "nobody"], "unreachable", 3),
+        (["sample", "-o", "x.png", "--label", "5"], "refused", 4),
+    ],
+)
+def test_errors_are_json_where_asked_for(
+    infosink: Run, nobody: str, arguments: list[str], kind: str, exit_code: int
+) -> None:
+    result = (
+        infosink("--help")
+        if not arguments
+        else infosink(*[nobody if a == "nobody" else a for a in arguments], "--json")
+    )
+    assert result.exit_code == exit_code
+    assert result.stdout == ""
+    error = json.loads(result.stderr)
+    assert error["error"] == kind
+    assert error["message"]
+    assert error.get("code") == ("FAILED_PRECONDITION" if kind == "refused" else None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["sample", "--label", "7", "--category", "3", "-o", "x.png"], "not both"),
+        (["sample", "--style", "nan", "-o", "x.png"], "nan"),
+        (["sample", "--style", "inf", "-o", "x.png"], "inf"),
+        (["sample", "--style", "much", "-o", "x.png"], "much"),
+        (["sample", "--count", "0", "-o", "x.png"], "--count"),
+        (["sample", "--seed", "-1", "-o", "x.png"], "--seed"),
+        (["sample", "--seed", str(2**64), "-o", "x.png"], "--seed"),
+        (["sample", "--first-index", str(2**64 - 1), "-o", "x.png"], "--first-index"),
+        (["sample", "-o", "x.jpg"], ".npz"),
+        (["sample", "-o", "x"], "/"),
+        (["sample"], "--output"),
+        (["sample", "-o", "x.png", "--server", "localhost"], "HOST:PORT"),
+        (["sample", "-o", "x.png", "--timeout", "0"], "--timeout"),
+        (["batch", "-o", "x.png"], ".npz"),
+        (["traverse", "-o", "x.npz"], ".png"),
+        (["traverse", "-o", "x.png", "--steps", "1"], "--steps"),
+        (["traverse", "-o", "x.png", "--label", "7", "--category", "3"], "not both"),
+        (["traverse", "-o", "x.png", "--style-index", "3"], "2 styles"),
+        (["traverse", "-o", "x.png", "--style", "0.5"], "2 styles"),
+        (["infer"], "IMAGES"),
+    ],
+)
+def test_wrong_usage_is_named(infosink: Run, folder: Path, arguments: list[str], word: str) -> None:
+    result = infosink(*arguments)
+    assert result.exit_code == 2
+    assert word in result.stderr
+    assert files(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["sample", "--count", "1000000", "-o", "x.png"], ".npz"),
+        (["sample", "--model", "points", "-o", "x/"], ".npz"),
+        (["traverse", "--model", "points", "-o", "x.png"], "points"),
+        (["sample", "-o", "taken/"], "not empty"),
+        (["sample", "-o", "taken/file/"], "in the way"),
+        (["sample", "-o", "."], "not empty"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_any_work(
+    infosink: Run, folder: Path, arguments: list[str], word: str
+) -> None:
+    (folder / "taken").mkdir()
+    (folder / "taken" / "file").touch()
+    result = infosink(*arguments)
+    assert result.exit_code == 1
+    assert word in result.stderr
+    assert files(folder) == ["taken"]
+    assert files(folder / "taken") == ["file"]
+
+
+# sample
+
+
+def test_a_picture_is_a_grid_of_the_clients_images(infosink: Run, folder: Path, client: Client) -> None:
+    assert infosink("sample", "--label", "7", "--count", "5", "--seed", "1", "-o", "x.png").exit_code == 0
+    images = client.sample(5, label="7", seed=1).samples
+    with Image.open(folder / "x.png") as picture:
+        pixels = np.asarray(picture)
+        origin = json.loads(picture.text["infosink"])
+    # Three columns and two rows of 6 x 6 pixels, each enlarged 8 times, 2 pixels apart.
+    assert pixels.shape == (2 + 2 * 50, 2 + 3 * 50)
+    for index, image in enumerate(images):
+        y, x = 2 + index // 3 * 50, 2 + index % 3 * 50
+        assert np.array_equal(pixels[y : y + 48 : 8, x : x + 48 : 8], image[..., 0])
+        assert np.array_equal(pixels[y + 7 : y + 48 : 8, x + 7 : x + 48 : 8], image[..., 0])
+    assert (origin["seed"], origin["first_index"], origin["model"]) == (1, 0, "images")
+
+
+def test_arrays_are_the_clients(infosink: Run, folder: Path, client: Client) -> None:
+    arguments = ["--style", "0.5", "--style", "-0.25", "--count", "7", "--seed", "3", "--first-index", "9"]
+    assert infosink("sample", *arguments, "-o", "x.npz").exit_code == 0
+    expected = client.sample(7, style=[0.5, -0.25], seed=3, first_index=9)
+    with np.load(folder / "x.npz", allow_pickle=False) as arrays:
+        assert np.array_equal(arrays["samples"], expected.samples[..., 0])
+        assert np.array_equal(arrays["category"], expected.categories)
+        assert arrays["label"].tolist() == expected.labels.tolist()
+        assert np.array_equal(arrays["style"], expected.style)
+        assert (int(arrays["seed"]), int(arrays["first_index"])) == (3, 9)
+        assert str(arrays["checkpoint_sha256"]) == expected.checkpoint_sha256
+        assert str(arrays["noise_algorithm"]) == expected.noise_algorithm
+        assert str(arrays["model"]) == "images"
+
+
+def test_points_are_arrays_or_a_scatter(infosink: Run, folder: Path, client: Client) -> None:
+    for output in ("x.npz", "x.png"):
+        assert infosink("sample", "--model", "points", "--seed", "1", "-o", output).exit_code == 0
+    with np.load(folder / "x.npz") as arrays:
+        assert np.array_equal(arrays["samples"], client.sample(16, seed=1, model="points").samples)
+    with Image.open(folder / "x.png") as picture:
+        assert picture.mode == "RGB"
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_folder_holds_one_image_a_sample(infosink: Run, folder: Path, client: Client, existing: bool) -> None:
+    if existing:
+        (folder / "x").mkdir()
+    result = infosink("sample", "--count", "3", "--seed", "1", "--first-index", "4", "-o", "x" if existing else "x/")
+    assert result.exit_code == 0
+    expected = client.sample(3, seed=1, first_index=4)
+    assert files(folder) == ["x"]
+    assert files(folder / "x") == [
+        f"{i:06d}-label{label}.png" for i, label in zip((4, 5, 6), expected.labels, strict=True)
+    ]
+    for path, image in zip(sorted((folder / "x").iterdir()), expected.samples, strict=True):
+        with Image.open(path) as picture:
+            assert np.array_equal(np.asarray(picture), image[..., 0])
+
+
+def test_the_same_seed_gives_the_same_files(infosink: Run, folder: Path) -> None:
+    for suffix in ("png", "npz"):
+        for name in ("one", "two"):
+            assert infosink("sample", "--seed", "5", "-o", f"{name}.{suffix}").exit_code == 0
+        assert (folder / f"one.{suffix}").read_bytes() == (folder / f"two.{suffix}").read_bytes()
+
+
+def test_shared_noise_leaves_one_image_for_one_code(infosink: Run, folder: Path) -> None:
+    code = ["--category", "0", "--style", "0", "--style", "0", "--seed", "1", "-o", "x.npz"]
+    distinct = []
+    for option in ([], ["--shared-noise"]):
+        assert infosink("sample", *code, *option).exit_code == 0
+        with np.load(folder / "x.npz") as arrays:
+            distinct.append(len({image.tobytes() for image in arrays["samples"]}))
+    assert distinct == [16, 1]
+
+
+def test_the_result_as_json(infosink: Run) -> None:
+    result = json.loads(
+        infosink("sample", "--label", "1", "--count", "4", "--seed", "2", "-o", "x.npz", "--json").stdout
+    )
+    assert (result["output"], result["count"], result["seed"], result["model"]) == ("x.npz", 4, 2, "images")
+    assert set(result["categories"]) <= {1, 2}
+    assert result["labels"] == ["1"] * 4
+
+
+# batch
+
+
+def test_a_batch_takes_every_label_in_turn(infosink: Run, folder: Path, client: Client) -> None:
+    result = infosink("batch", "--count", "1500", "--seed", "1", "-o", "x.npz", "--json")
+    assert result.stderr == ""
+    assert json.loads(result.stdout)["labels"] == {"0": 500, "1": 500, "7": 500}
+    with np.load(folder / "x.npz") as arrays:
+        assert arrays["label"].tolist() == ["0", "1", "7"] * 500
+        assert set(arrays["category"].tolist()) == {0, 1, 2, 3}
+        assert arrays["samples"].shape == (1500, 6, 6)
+        alone = client.sample(1, label="7", seed=1, first_index=1499)
+        assert np.array_equal(arrays["samples"][1499], alone.samples[0, ..., 0])
+        assert np.array_equal(arrays["style"][1499], alone.style[0])
+
+
+def test_a_batch_takes_every_category_in_turn(infosink: Run, folder: Path) -> None:
+    assert infosink("batch", "--count", "10", "--by", "category", "-o", "x/").exit_code == 0
+    labels = [re.fullmatch(r"\d{6}-label(.+)\.png", name)[1] for name in files(folder / "x")]
+    assert labels == ["0", "1", "1", "7", "0", "1", "1", "7", "0", "1"]
+
+
+# infer
+
+
+@pytest.fixture
+def seven(folder: Path, client: Client) -> np.ndarray:
+    """The pixels of a seven, also in seven.png."""
+    image = client.sample(1, label="7", style=[0, 0], seed=1).samples[0, ..., 0]
+    Image.fromarray(image).save(folder / "seven.png")
+    return image
+
+
+def test_codes_are_read_from_a_file(infosink: Run, client: Client, seven: np.ndarray) -> None:
+    text = infosink("infer", "seven.png").stdout
+    assert "seven.png: label 7 (category 3, probability 0." in text
+    assert "slant (slant, rank correlation 0.91): mean " in text
+    (image,) = json.loads(infosink("infer", "seven.png", "--json").stdout)["images"]
+    expected = client.infer(seven[np.newaxis])
+    assert (image["image"], image["label"], image["category"]) == ("seven.png", "7", 3)
+    np.testing.assert_allclose(image["category_probability"], expected.category_probability[0], rtol=1e-6)
+    np.testing.assert_allclose(image["style_mean"], expected.style_mean[0], rtol=1e-6)
+    np.testing.assert_allclose(image["style_std"], expected.style_std[0], rtol=1e-6)
+
+
+def test_other_forms_of_the_image_read_the_same(infosink: Run, folder: Path, seven: np.ndarray) -> None:
+    grey = Image.fromarray(seven)
+    grey.convert("RGB").save(folder / "colour.png")
+    grey.convert("RGBA").save(folder / "opaque.png")
+    Image.fromarray(np.pad(seven, 1)).save(folder / "padded.png")
+    Image.fromarray(255 - seven).save(folder / "dark.png")
+    names = ["seven.png", "colour.png", "opaque.png", "padded.png"]
+    images = json.loads(infosink("infer", *names, "--json").stdout)["images"]
+    images += json.loads(infosink("infer", "dark.png", "--invert", "--json").stdout)["images"]
+    assert [image["image"] for image in images] == [*names, "dark.png"]
+    assert all(image["style_mean"] == images[0]["style_mean"] for image in images)
+
+
+def test_an_image_of_another_size_is_fitted_where_asked_for(infosink: Run, folder: Path, seven: np.ndarray) -> None:
+    Image.fromarray(seven.repeat(10, axis=0).repeat(10, axis=1)).save(folder / "large.png")
+    refused = infosink("infer", "large.png")
+    assert refused.exit_code == 1
+    assert "large.png has 60 x 60 pixels; the model reads 6 x 6 or 8 x 8: fit it with --resize" in refused.stderr
+    assert "large.png: label 7" in infosink("infer", "large.png", "--resize").stdout
+
+
+def test_a_dark_drawing_on_light_paper_is_noted(infosink: Run, folder: Path) -> None:
+    Image.new("L", (6, 6), 255).save(folder / "paper.png")
+    Image.new("L", (6, 6), 0).save(folder / "board.png")
+    result = infosink("infer", "paper.png", "board.png")
+    assert result.exit_code == 0
+    assert "paper.png: " in result.stderr
+    assert "--invert" in result.stderr
+    assert "board.png" not in result.stderr
+
+
+def test_a_file_that_is_no_image_is_named(infosink: Run, folder: Path) -> None:
+    (folder / "empty.png").touch()
+    (folder / "text.png").write_text("a seven")
+    Image.new("I;16", (6, 6)).save(folder / "deep.png")
+    Image.new("1", (10_000, 10_000)).save(folder / "huge.png")
+    Image.effect_noise((64, 64), 50).save(folder / "cut.png")
+    (folder / "cut.png").write_bytes((folder / "cut.png").read_bytes()[:2000])
+    for name, words in {
+        "missing.png": "not a file",
+        "empty.png": "empty",
+        "text.png": "not an image",
+        "deep.png": "8 bits",
+        "huge.png": "make it smaller",
+        "cut.png": "cannot be read",
+    }.items():
+        result = infosink("infer", name)
+        assert result.exit_code == 1, name
+        assert result.stderr.startswith(f"infosink: {name} ")
+        assert words in result.stderr
+
+
+def test_points_are_no_images_to_infer_from(infosink: Run, seven: np.ndarray) -> None:
+    result = infosink("infer", "seven.png", "--model", "points")
+    assert result.exit_code == 1
+    assert "points" in result.stderr
+
+
+# traverse
+
+
+def test_a_traversal_changes_one_style_and_nothing_else(infosink: Run, folder: Path, client: Client) -> None:
+    result = infosink("traverse", "--style-index", "2", "--steps", "3", "--seed", "1", "-o", "x.png", "--json")
+    assert result.exit_code == 0
+    report = json.loads(result.stdout)
+    assert report["values"] == [-1, 0, 1]
+    # Two categories bear the label 1: a row shows one of them.
+    assert report["categories"] == [0, 1, 3]
+    with Image.open(folder / "x.png") as picture:
+        pixels = np.asarray(picture)
+    left, top = pixels.shape[1] - (2 + 3 * 50), pixels.shape[0] - (2 + 3 * 50)
+    assert left > 0
+    assert top > 0
+    # Something is written left of the rows and above the columns.
+    assert (pixels[top:, :left] < 128).any()
+    assert (pixels[:top, left:] < 128).any()
+    for row, category in enumerate(report["categories"]):
+        for column, value in enumerate(report["values"]):
+            expected = client.sample(1, category=category, style=[0, value], seed=1, shared_noise_index=0)
+            y, x = top + 2 + row * 50, left + 2 + column * 50
+            assert np.array_equal(pixels[y : y + 48 : 8, x : x + 48 : 8], expected.samples[0, ..., 0])
+
+
+def test_a_traversal_of_chosen_rows_at_a_chosen_style(infosink: Run, folder: Path, client: Client) -> None:
+    arguments = ["--category", "2", "--category", "1", "--style", "0.5", "--style", "-0.5", "--steps", "2"]
+    result = infosink("traverse", *arguments, "--seed", "1", "-o", "x.png", "--json")
+    assert json.loads(result.stdout)["categories"] == [2, 1]
+    with Image.open(folder / "x.png") as picture:
+        pixels = np.asarray(picture)
+    expected = client.sample(1, category=1, style=[1, -0.5], seed=1, shared_noise_index=0)
+    assert np.array_equal(pixels[-50:-2:8, -50:-2:8], expected.samples[0, ..., 0])
+
+
+def test_a_traversal_of_a_label_that_no_category_bears_is_refused(infosink: Run) -> None:
+    result = infosink("traverse", "--label", "5", "-o", "x.png")
+    assert result.exit_code == 4
+    assert '"7"' in result.stderr
+
+
+# models
+
+
+def test_models_are_listed(infosink: Run, client: Client) -> None:
+    text = infosink("models").stdout
+    for word in ("images", "points", "0 1 7", "6 x 6, grey", "CPU", client.model().model.checkpoint_sha256[:12]):
+        assert word in text
+    listed = json.loads(infosink("models", "--json").stdout)["models"]
+    assert [served["model"]["name"] for served in listed] == ["images", "points"]
+
+
+def test_one_model_is_shown_whole(infosink: Run, client: Client) -> None:
+    text = infosink("models", "images").stdout
+    for word in ("0.890", "0.960", "slant, rank correlation 0.91", client.model().model.checkpoint_sha256):
+        assert word in text
+    served = json.loads(infosink("models", "images", "--json").stdout)
+    assert served["infers_codes"] is True
+    assert [category["label"] for category in served["model"]["latent_space"]["categories"]] == ["0", "1", "1", "7"]
+    assert infosink("models", "mnist").exit_code == 4
