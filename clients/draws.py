@@ -106,7 +106,7 @@ class Draw:
 
 def distinct_labels(space: model_pb2.LatentSpace) -> list[str]:
     """The labels that some category bears, numbers before words, each in ascending order."""
-    labels = {category.label for category in space.categories}
+    labels = {category.label for category in space.categories} - {""}
     return sorted(labels, key=lambda label: (0, int(label), label) if label.isdecimal() else (1, 0, label))
 
 

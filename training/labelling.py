@@ -19,8 +19,8 @@ class NamedCategory:
     """A category and the name it earned.
 
     Attributes:
-        label: the majority label among the training samples Q assigns to it; its index where
-            the data has no labels or Q assigns it no sample.
+        label: the majority label among the training samples Q assigns to it; empty where Q
+            assigns it none, and its index where the data has no labels.
         label_share: the share of those samples that bear the label; 0 where there is none.
         sample_share: the share of all training samples that Q assigns to it.
         recovery: P(argmax q(·|G(z)) = category) over samples generated with it.
@@ -53,10 +53,10 @@ def name_categories(
     named = []
     for category in range(categories):
         assigned_count = int(counts[category].sum())
-        label, share = str(category), 0.0
+        label, share = "" if label_names else str(category), 0.0
         if label_names and assigned_count:
             majority = int(counts[category].argmax())
-            label, share = label_names[majority], float(counts[category, majority]) / assigned_count
+            label, share = label_names[majority], int(counts[category, majority]) / assigned_count
         latents = latent_space.draw(_RECOVERY_SAMPLES, random)
         latents[:, :categories] = 0
         latents[:, category] = 1
@@ -67,7 +67,7 @@ def name_categories(
 
 def unreachable_labels(named: list[NamedCategory], dataset: Dataset) -> list[str]:
     """The labels of the data that no category bears."""
-    borne = {category.label for category in named if category.label_share > 0}
+    borne = {category.label for category in named}
     return [label for label in dataset.label_names if label not in borne]
 
 

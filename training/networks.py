@@ -162,6 +162,8 @@ def running_statistics_kept(*modules: nn.Module) -> Iterator[None]:
 def recompute_running_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replaces a module's batch-norm running statistics by their average over the given batches."""
     layers = list(batch_norms(module))
+    if not layers:
+        return
     momenta = [layer.momentum for layer in layers]
     was_training = module.training
     for layer in layers:

@@ -18,16 +18,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from .configuration import Configuration, ConfigurationError
 
 CHECKPOINT_FORMAT = "infosink-checkpoint-1"
-Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint file holds."""
+
+    tensors: dict[str, Tensor]  # on the CPU
+    header: dict[str, Any]
+    sha256: str  # of the very bytes that were read, in hexadecimal
 
 
 class RunDirectoryError(Exception):
@@ -141,9 +148,6 @@ class RunDirectory:
     def read_checkpoint(self) -> Checkpoint:
         """Reads the checkpoint.
 
-        Returns:
-            Its tensors on the CPU, and the header handed to write_checkpoint.
-
         Raises:
             RunDirectoryError: there is none, or it is damaged or foreign.
         """
@@ -151,18 +155,15 @@ class RunDirectory:
         if not path.is_file():
             raise RunDirectoryError(f"{path} does not exist: the run was stopped before its first checkpoint")
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != CHECKPOINT_FORMAT:
-                    raise RunDirectoryError(f"{path} is not a checkpoint of infosink-train ({CHECKPOINT_FORMAT})")
-                return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["header"])  # noqa: SIM118
+            contents = path.read_bytes()
+            tensors = load(contents)
+            # The file's own layout: the length of a JSON header, then the header, then the tensors.
+            metadata = json.loads(contents[8 : 8 + int.from_bytes(contents[:8], "little")]).get("__metadata__", {})
+            if metadata.get("format") != CHECKPOINT_FORMAT:
+                raise RunDirectoryError(f"{path} is not a checkpoint of infosink-train ({CHECKPOINT_FORMAT})")
+            return Checkpoint(tensors, json.loads(metadata["header"]), hashlib.sha256(contents).hexdigest())
         except (OSError, SafetensorError, ValueError, KeyError) as error:
             raise RunDirectoryError(f"{path} is damaged: {error}; restore it from a copy or train again") from error
-
-    def checkpoint_sha256(self) -> str:
-        """The SHA-256 of the checkpoint file, in hexadecimal."""
-        with self.checkpoint_path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def write_picture(self, iteration: int, save: Callable[[Path], None]) -> Path:
         """Writes samples/ITERATION.png through a function that saves a picture to the path it is given."""

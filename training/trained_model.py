@@ -17,7 +17,7 @@ from .networks import Networks, inference_copy
 from .run_directory import RunDirectory, RunDirectoryError
 from .trainer import make_networks, restore_networks
 
-_STATISTICS_BATCHES = 60
+_STATISTICS_BATCHES = 20
 _STATISTICS_BATCH_SIZE = 500
 
 
@@ -78,14 +78,14 @@ def load_trained_model(run: RunDirectory, data_directory: Path | None = None) ->
         DatasetError: the data cannot be opened.
     """
     configuration, facts = run.read_configuration()
-    tensors, header = run.read_checkpoint()
+    checkpoint = run.read_checkpoint()
     dataset = reopen_dataset(facts, configuration.dataset, data_directory)
     networks = make_networks(configuration, dataset.sample_shape)
     try:
-        restore_networks(networks, tensors)
-        iteration = int(header["iteration"])
+        restore_networks(networks, checkpoint.tensors)
+        iteration = int(checkpoint.header["iteration"])
     except (KeyError, ValueError, RuntimeError) as error:
-        raise RunDirectoryError(f"{run.checkpoint_path} does not fit config.json beside it: {error}") from error
+        raise RunDirectoryError(f"{run.checkpoint_path} does not fit config.json beside it") from error
     latent_space = configuration.latent_space
     random = torch.Generator().manual_seed(configuration.seed)
     networks = inference_copy(
@@ -98,7 +98,7 @@ def load_trained_model(run: RunDirectory, data_directory: Path | None = None) ->
         dataset=dataset,
         networks=networks,
         categories=name_categories(networks, dataset, latent_space, random),
-        checkpoint_sha256=run.checkpoint_sha256(),
+        checkpoint_sha256=checkpoint.sha256,
         iteration=iteration,
     )
 

@@ -74,7 +74,7 @@ class Trainer:
         Raises:
             RunDirectoryError: the checkpoint is missing, damaged, foreign, or of other networks.
         """
-        tensors, header = self.run.read_checkpoint()
+        tensors, header, _ = self.run.read_checkpoint()
         path = self.run.checkpoint_path
         try:
             restore_networks(self.networks, tensors)
@@ -83,7 +83,7 @@ class Trainer:
             self.random.set_state(tensors["random"])
             self.iteration = self.checkpointed_iteration = int(header["iteration"])
         except (KeyError, ValueError, RuntimeError) as error:
-            raise RunDirectoryError(f"{path} does not fit config.json beside it: {error}") from error
+            raise RunDirectoryError(f"{path} does not fit config.json beside it") from error
         self.run.forget_metrics_after(self.iteration)
 
     def train(self, schedule: Schedule, reporter: Reporter, should_stop: Callable[[], bool]) -> bool:

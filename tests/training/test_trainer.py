@@ -136,7 +136,7 @@ except RunDirectoryError as error:
 """
     done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
     assert "the earlier checkpoint is kept" in done.stdout
-    tensors, header = RunDirectory(tmp_path).read_checkpoint()
+    tensors, header, _ = RunDirectory(tmp_path).read_checkpoint()
     assert header == {"iteration": 1}
     assert tensors["weights"].sum() == 1000
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]

@@ -1,0 +1,95 @@
+"""PNG files to pixels and back, trusting nothing a client sends."""
+
+import io
+import struct
+
+import numpy as np
+from PIL import Image
+
+from .errors import InvalidRequestError
+from .frames import Frames, Pixels
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_HEADER = struct.Struct(">8s4x4sII")
+_SIXTEEN_BIT_MODES = frozenset({"I", "I;16", "I;16B", "I;16L"})
+
+
+def largest_encoding(height: int, width: int, channels: int) -> int:
+    """An upper bound on the bytes of a PNG that `encode` writes.
+
+    Noise does not compress: zlib then stores it, with a few bytes for each block of up to 16 KiB, and each chunk of the
+    file adds twelve.
+    """
+    stored = height * (1 + width * channels)
+    return stored + stored // 256 + 256
+
+
+def encode(pixels: Pixels) -> list[bytes]:
+    """One PNG file for each of uint8 [batch, height, width, channels], grey or colour by `channels`."""
+    return [_encode_one(image) for image in pixels]
+
+
+def _encode_one(pixels: Pixels) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def decode(files: list[bytes], frames: Frames) -> list[Pixels]:
+    """Reads each file as an image of the model's channels, in the native or the model's frame.
+
+    Any 8-bit or shallower PNG is read: colour becomes grey by its luma (ITU-R 601) for a model of grey images, grey
+    becomes colour for a model of colour images, and transparent pixels show the background level.
+
+    Returns:
+        For each file uint8 [height, width, channels].
+
+    Raises:
+        InvalidRequestError: If a file is not a PNG, is truncated or corrupt, or is not of either frame's size; the size
+            is read from the header, before anything is decoded.
+    """
+    return [_decode_one(file, f"image {position}", frames) for position, file in enumerate(files)]
+
+
+def _decode_one(file: bytes, what: str, frames: Frames) -> Pixels:
+    _check_header(file, what, frames)
+    # A fair file of this size has at most 16-bit RGBA; twice that leaves room for its metadata.
+    height, width = frames.model_size
+    limit = 2 * largest_encoding(height, width, 8) + 65536
+    if len(file) > limit:
+        raise InvalidRequestError(
+            f"{what} has {len(file)} bytes, over the limit of {limit} for its size: remove its metadata"
+        )
+    try:
+        with Image.open(io.BytesIO(file), formats=["PNG"]) as image:
+            image.load()
+            sixteen_bit = image.mode in _SIXTEEN_BIT_MODES
+            pixels = np.asarray(_over_background(image, frames))
+    except Exception as error:
+        # Whatever a decoder raises on bytes from outside, the bytes are at fault.
+        raise InvalidRequestError(f"{what} is a truncated or corrupt PNG: send the whole file") from error
+    if sixteen_bit:
+        raise InvalidRequestError(f"{what} is a 16-bit PNG: convert it to 8 bits a channel")
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _check_header(file: bytes, what: str, frames: Frames) -> None:
+    if not file.startswith(_SIGNATURE):
+        raise InvalidRequestError(f"{what} is not a PNG file ({len(file)} bytes): send PNG files, or a tensor")
+    if len(file) < _HEADER.size:
+        raise InvalidRequestError(f"{what} is a truncated PNG of {len(file)} bytes: send the whole file")
+    _, kind, width, height = _HEADER.unpack_from(file)
+    if kind != b"IHDR":
+        raise InvalidRequestError(f"{what} is a corrupt PNG: it does not begin with its header")
+    if (height, width) not in frames.sizes:
+        accepted = " or ".join(f"{w}x{h}" for h, w in frames.sizes)
+        raise InvalidRequestError(f"{what} is {width}x{height} pixels, but must be {accepted}: resize or crop it")
+
+
+def _over_background(image: Image.Image, frames: Frames) -> Image.Image:
+    mode = "L" if frames.space.channels == 1 else "RGB"
+    if not image.has_transparency_data:
+        return image.convert(mode)
+    level = frames.space.background
+    background = Image.new("RGBA", image.size, (level, level, level, 255))
+    return Image.alpha_composite(background, image.convert("RGBA")).convert(mode)

@@ -1,0 +1,214 @@
+"""A model as the server runs it: a generator, perhaps its encoder, and their description."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from infosink.v1.model_pb2 import Model
+from infosink.v1.sampling_service_pb2 import Limits
+from infosink.v1.sampling_service_pb2 import ServedModel as ServedModelMessage
+
+from .draws import draw
+from .errors import StartupError
+from .frames import Frames
+from .limits import BATCH_SAMPLES, message_limits
+from .model_file import Description, Role, Signature, describe, read_model_file
+from .runtime import RUNTIME_VERSION, Array, Device, Session
+
+ENCODER_OUTPUTS = ["category_probability", "style_mean", "style_std"]
+
+_CHECKED_BATCH_SIZES = (1, 3, 17)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A checked model, ready to answer."""
+
+    name: str
+    description: Description
+    generator: Session
+    encoder: Session | None
+    limits: Limits
+
+    @cached_property
+    def frames(self) -> Frames | None:
+        """The images' frames; None where samples are points."""
+        space = self.description.sample_space
+        return Frames(space.image) if space.HasField("image") else None
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The label of each category."""
+        return tuple(category.label for category in self.description.latent_space.categories)
+
+    @cached_property
+    def categories_by_label(self) -> Mapping[str, tuple[int, ...]]:
+        """For each label, in order of its first category, the categories that bear it, ascending.
+
+        A category without a label is left out: only its index selects it.
+        """
+        return {
+            label: tuple(k for k, other in enumerate(self.labels) if other == label)
+            for label in dict.fromkeys(self.labels)
+            if label
+        }
+
+    @property
+    def style_count(self) -> int:
+        """S, the number of style codes."""
+        return len(self.description.latent_space.styles)
+
+    @property
+    def noise_dimensions(self) -> int:
+        """N, the dimension of the noise."""
+        return self.description.latent_space.noise_dimensions
+
+    @property
+    def checkpoint_sha256(self) -> str:
+        """The checkpoint the files were exported from."""
+        return self.description.model.checkpoint_sha256
+
+    def message(self) -> ServedModelMessage:
+        """The model as GetModel states it, under the name it is served by."""
+        model = Model()
+        model.CopyFrom(self.description.model)
+        model.name = self.name
+        return ServedModelMessage(
+            model=model,
+            infers_codes=self.encoder is not None,
+            execution_provider=self.generator.execution_provider,
+            runtime_version=RUNTIME_VERSION,
+            limits=self.limits,
+        )
+
+    def generate(
+        self,
+        category: npt.NDArray[np.int64],
+        style: npt.NDArray[np.float32],
+        noise: npt.NDArray[np.float32],
+        output: str,
+    ) -> Array:
+        """G(z) for at most 64 latents: the output "sample" or "pixels"."""
+        return self.generator.run({"category": category, "style": style, "noise": noise}, [output])[0]
+
+    def infer(self, encoder: Session, samples: npt.NDArray[np.float32]) -> list[Array]:
+        """Category probabilities, style means and style standard deviations of at most 64 samples."""
+        return encoder.run({"sample": samples}, ENCODER_OUTPUTS)
+
+
+def find_encoder(generator: Path) -> Path | None:
+    """The encoder beside a generator: q.onnx beside gen.onnx, X-q.onnx beside X-gen.onnx; None where there is none."""
+    if generator.stem != "gen" and not generator.stem.endswith("-gen"):
+        return None
+    encoder = generator.with_name(generator.stem.removesuffix("gen") + "q" + generator.suffix)
+    return encoder if encoder.exists() else None
+
+
+def load_model(
+    path: Path, *, name: str | None, encoder_path: Path | None, device: Device, threads: int, stream_samples: int
+) -> ServedModel:
+    """Loads, checks and warms a generator and its encoder.
+
+    Args:
+        path: The generator's file.
+        name: What to serve it as; the name in its metadata where None.
+        encoder_path: The encoder's file; the one beside the generator where None, if there is one.
+        device: Where to run it.
+        threads: The threads that share one run on the CPU.
+        stream_samples: The limit of one StreamSamples call.
+
+    Raises:
+        StartupError: If a file is unreadable, not infosink's, of the wrong role, inconsistent with its own description
+            or with the other file, or gives other bytes for a sample at another batch size on the CPU.
+    """
+    generator, description = _load(path, "generator", device, threads)
+    limits = message_limits(description, stream_samples)
+    if limits.unary_float32_samples == 0 or limits.inferred_samples == 0:
+        raise StartupError(f"{path} makes samples of shape {list(description.sample_shape)}: one does not fit in 4 MiB")
+    encoder_path = encoder_path or find_encoder(path)
+    encoder = None
+    if encoder_path is not None:
+        encoder, encoder_description = _load(encoder_path, "encoder", device, threads)
+        _check_pair(description, path, encoder_description, encoder_path)
+    model = ServedModel(name or description.model.name, description, generator, encoder, limits)
+    _check_and_warm(model, path, encoder_path)
+    return model
+
+
+def _load(path: Path, role: Role, device: Device, threads: int) -> tuple[Session, Description]:
+    session = Session(read_model_file(path), path, device, threads)
+    description = describe(session.metadata, path)
+    if description.role != role:
+        option = "--model" if description.role == "generator" else "--encoder"
+        raise StartupError(f"{path} is the {description.role} of a model, not its {role}: pass it with {option}")
+    _check_signature("input", description.inputs, session.inputs, path)
+    if unknown := session.inputs.keys() - description.inputs.keys():
+        raise StartupError(f"{path} has the unknown input {min(unknown)}: export it again")
+    _check_signature("output", description.outputs, session.outputs, path)
+    return session, description
+
+
+def _check_signature(
+    direction: str, expected: Signature, actual: Mapping[str, tuple[str, tuple[int | str | None, ...]]], path: Path
+) -> None:
+    for name, (element_type, shape) in expected.items():
+        if name not in actual:
+            raise StartupError(f"{path} lacks the {direction} {name}: export it again")
+        actual_type, actual_shape = actual[name]
+        batch_is_fixed = bool(actual_shape) and isinstance(actual_shape[0], int)
+        if actual_type != element_type or actual_shape[1:] != shape or not actual_shape or batch_is_fixed:
+            raise StartupError(
+                f"{path} has the {direction} {name} as {actual_type} {list(actual_shape)}, but by its metadata it must "
+                f"be {element_type} {['batch', *shape]}: export it again"
+            )
+
+
+def _check_pair(generator: Description, path: Path, encoder: Description, encoder_path: Path) -> None:
+    if generator.model.checkpoint_sha256 != encoder.model.checkpoint_sha256:
+        raise StartupError(
+            f"{encoder_path} is of another checkpoint ({encoder.model.checkpoint_sha256[:12]}…) than {path} "
+            f"({generator.model.checkpoint_sha256[:12]}…): export both from one run"
+        )
+    # Labels may be named again without another checkpoint, sizes may not.
+    if (generator.sample_space, len(generator.latent_space.categories), len(generator.latent_space.styles)) != (
+        encoder.sample_space,
+        len(encoder.latent_space.categories),
+        len(encoder.latent_space.styles),
+    ):
+        raise StartupError(f"{encoder_path} does not describe the same spaces as {path}: export both from one run")
+
+
+def _check_and_warm(model: ServedModel, path: Path, encoder_path: Path | None) -> None:
+    """Runs both sessions at the batch sizes that matter, and compares rows across them on the CPU."""
+    draws = draw(0, 0, BATCH_SAMPLES, styles=model.style_count, noise_dimensions=model.noise_dimensions)
+    feeds: dict[str, Array] = {
+        "category": np.arange(BATCH_SAMPLES, dtype=np.int64) % len(model.labels),
+        "style": draws.style,
+        "noise": draws.noise,
+    }
+    sample = _check_batch_invariance(model.generator, list(model.description.outputs), feeds, path)
+    if model.encoder is not None and encoder_path is not None:
+        _check_batch_invariance(model.encoder, ENCODER_OUTPUTS, {"sample": sample}, encoder_path)
+
+
+def _check_batch_invariance(session: Session, names: list[str], feeds: dict[str, Array], path: Path) -> Array:
+    whole = session.run(feeds, names)
+    if not all(np.isfinite(array).all() for array in whole):
+        raise StartupError(f"{path} gives values that are not finite (NaN or infinity): train or export it again")
+    for size in _CHECKED_BATCH_SIZES:
+        for rows in _slices(size):
+            part = session.run({name: array[rows] for name, array in feeds.items()}, names)
+            alike = all(one.tobytes() == other[rows].tobytes() for one, other in zip(part, whole, strict=True))
+            if session.on_cpu and not alike:
+                raise StartupError(
+                    f"{path} gives other bytes for a sample in a batch of {size} than of {BATCH_SAMPLES}, so samples "
+                    "could not be drawn again: export it again, with constant weights and no dynamic quantisation"
+                )
+    return whole[0]
+
+
+def _slices(size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, BATCH_SAMPLES, size))

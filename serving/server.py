@@ -1,0 +1,92 @@
+"""The server's life: bind, serve, drain, end."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from grpc_health.v1 import health
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
+from infosink.v1.sampling_service_pb2 import DESCRIPTOR
+from infosink.v1.sampling_service_pb2_grpc import add_SamplingServiceServicer_to_server
+
+from .errors import StartupError
+from .health import HealthService
+from .limits import MESSAGE_BYTES
+from .reflection import ReflectionService
+from .served_model import ServedModel
+from .service import SamplingService
+
+STREAMS = 12
+WATCHES = 8
+REFLECTIONS = 4
+SHORT_CALLS = 8
+"""Threads that calls of the kinds above, each open for as long as its client pleases, cannot occupy."""
+CONCURRENT_CALLS = 64
+"""Running and waiting; more are refused with RESOURCE_EXHAUSTED. With the message limit this bounds memory."""
+
+SERVICE_NAME: str = DESCRIPTOR.services_by_name["SamplingService"].full_name
+
+_OPTIONS = [
+    # Otherwise two servers can share a port, each answering some of the calls.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.max_concurrent_streams", 2 * CONCURRENT_CALLS),
+    # A client that vanished without a word frees its stream.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+]
+
+
+class Server:
+    """A gRPC server over loaded models.
+
+    Args:
+        models: The models, each under a name of its own, at least one; the first is the default.
+        host: The interface to bind.
+        port: The port to bind; 0 picks a free one.
+
+    Raises:
+        StartupError: If the address cannot be bound, or the models' descriptions exceed one message.
+    """
+
+    def __init__(self, models: Sequence[ServedModel], host: str, port: int) -> None:
+        if sum(model.message().ByteSize() + 8 for model in models) > MESSAGE_BYTES:
+            raise StartupError(f"the descriptions of {len(models)} models exceed 4 MiB in all: serve fewer")
+        self._server = grpc.server(
+            ThreadPoolExecutor(STREAMS + WATCHES + REFLECTIONS + SHORT_CALLS, thread_name_prefix="call"),
+            options=_OPTIONS,
+            maximum_concurrent_rpcs=CONCURRENT_CALLS,
+        )
+        self._health = HealthService([SERVICE_NAME, *(model.name for model in models)], WATCHES)
+        add_SamplingServiceServicer_to_server(SamplingService(models, STREAMS), self._server)
+        add_HealthServicer_to_server(self._health, self._server)
+        services = [SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        add_ServerReflectionServicer_to_server(ReflectionService(services, REFLECTIONS), self._server)
+        shown_host = f"[{host}]" if ":" in host else host
+        try:
+            bound = self._server.add_insecure_port(f"{shown_host}:{port}")
+        except RuntimeError:
+            raise StartupError(
+                f"cannot listen on {shown_host}:{port}: the port is in use or the address is not this machine's; "
+                "name another with --port or --host"
+            ) from None
+        self.address = f"{shown_host}:{bound}"
+
+    def start(self) -> None:
+        """Answers calls from now on."""
+        self._server.start()
+        self._health.serving()
+
+    def drain(self, grace: float) -> threading.Event:
+        """Turns NOT_SERVING, accepts no more calls and lets those under way end, for at most `grace` seconds.
+
+        Returns:
+            An event that is set when the last call has ended.
+        """
+        self._health.drain()
+        ended: threading.Event = self._server.stop(grace)
+        return ended

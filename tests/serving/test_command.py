@@ -1,0 +1,289 @@
+"""infosink-serve as a process: its options, its words, its exit codes and its signals."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import onnxruntime
+import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
+from infosink.serving.runtime import cuda_devices
+from infosink.v1.sampling_service_pb2 import (
+    ENCODING_FLOAT32,
+    Draw,
+    GetModelRequest,
+    InferCodesRequest,
+    ListModelsRequest,
+    SampleRequest,
+    StreamSamplesRequest,
+)
+from infosink.v1.sampling_service_pb2_grpc import SamplingServiceStub
+from infosink.v1.tensor_pb2 import Tensor
+
+PYTHON = sys.executable
+SAMPLES = 100_000
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_life_without_noise(serve: Callable, schema_1: Path, number: signal.Signals) -> None:
+    process = serve("--model", schema_1 / "gen.onnx", "--port", "0", "--device", "cpu")
+    address = process.ready()
+    assert re.fullmatch(
+        r"infosink-serve: SERVING tiny-images \(4 categories, 2 styles, codes inferred\) on 127\.0\.0\.1:[0-9]+, "
+        rf"CPUExecutionProvider, onnxruntime {re.escape(onnxruntime.__version__)}\n",
+        process.ready_line,
+    )
+    with grpc.insecure_channel(address) as channel:
+        assert HealthStub(channel).Check(HealthCheckRequest()).status == HealthCheckResponse.SERVING
+        stub = SamplingServiceStub(channel)
+        assert stub.GetModel(GetModelRequest()).served_model.limits.stream_samples == 1_000_000
+        assert len(stub.Sample(SampleRequest(draw=Draw(count=2))).batch.categories) == 2
+        leave_in_the_middle(channel)
+        process.signal(number)
+        code, out, err = process.end()
+    assert code == 0
+    assert out == "infosink-serve: draining, for at most 30 seconds\ninfosink-serve: stopped\n"
+    assert err == ""
+
+
+def leave_in_the_middle(channel: grpc.Channel) -> None:
+    """Opens one call of each kind that stays open, and cancels it after its first answer."""
+    more = threading.Event()
+
+    def ask_and_wait() -> Iterator[ServerReflectionRequest]:
+        yield ServerReflectionRequest(list_services="")
+        more.wait()
+
+    request = StreamSamplesRequest(draw=Draw(count=1_000_000), encoding=ENCODING_FLOAT32)
+    calls = [
+        HealthStub(channel).Watch(HealthCheckRequest()),
+        ServerReflectionStub(channel).ServerReflectionInfo(ask_and_wait()),
+        SamplingServiceStub(channel).StreamSamples(request),
+    ]
+    for call in calls:
+        next(call)
+        call.cancel()
+    more.set()
+
+
+def test_the_device_is_found_without_noise(serve: Callable, schema_1: Path) -> None:
+    process = serve("--model", schema_1 / "gen.onnx", "--port", "0")
+    process.ready()
+    assert ("CUDAExecutionProvider" if cuda_devices() else "CPUExecutionProvider") in process.ready_line
+    process.signal(signal.SIGTERM)
+    assert process.end()[2] == ""
+
+
+def test_a_restarted_server_gives_the_same_bytes(serve: Callable, schema_1: Path) -> None:
+    replies = []
+    for threads in ("1", "2"):
+        process = serve("--model", schema_1 / "gen.onnx", "--port", "0", "--device", "cpu", "--threads", threads)
+        with grpc.insecure_channel(process.ready()) as channel:
+            request = SampleRequest(draw=Draw(count=200, seed=5), encoding=ENCODING_FLOAT32)
+            replies.append(SamplingServiceStub(channel).Sample(request).batch)
+        process.signal(signal.SIGTERM)
+        assert process.end()[0] == 0
+    assert replies[0] == replies[1]
+
+
+def test_several_models_by_name(serve: Callable, schema_1: Path, refusal: Callable, tmp_path: Path) -> None:
+    alone = tmp_path / "alone=1.onnx"
+    alone.write_bytes((schema_1 / "gen.onnx").read_bytes())
+    models = ["--model", f"digits={schema_1 / 'gen.onnx'}", "--model", schema_1 / "points-gen.onnx", "--model", alone]
+    process = serve(*models, "--port", "0", "--max-samples", "7")
+    with grpc.insecure_channel(process.ready()) as channel:
+        stub = SamplingServiceStub(channel)
+        served = stub.ListModels(ListModelsRequest()).served_models
+        assert [one.model.name for one in served] == ["digits", "tiny-points", "tiny-images"]
+        assert [one.infers_codes for one in served] == [True, True, False]
+        assert stub.Sample(SampleRequest(model="digits", draw=Draw(count=1))).batch.model == "digits"
+        code, message = refusal(stub.InferCodes, InferCodesRequest(model="tiny-images", tensor=Tensor()))
+        assert code == grpc.StatusCode.FAILED_PRECONDITION
+        code, message = refusal(stub.StreamSamples, StreamSamplesRequest(draw=Draw(count=8)))
+        assert "over the limit of 7" in message
+
+
+def test_calls_under_way_end_before_the_server(serve: Callable, schema_1: Path) -> None:
+    process = serve("--model", schema_1 / "gen.onnx", "--port", "0")
+    with grpc.insecure_channel(process.ready()) as channel:
+        watch = HealthStub(channel).Watch(HealthCheckRequest())
+        assert next(watch).status == HealthCheckResponse.SERVING
+        stub = SamplingServiceStub(channel)
+        stream = stub.StreamSamples(StreamSamplesRequest(draw=Draw(count=SAMPLES), encoding=ENCODING_FLOAT32))
+        drawn = len(next(stream).batch.categories)
+        process.signal(signal.SIGTERM)
+        assert [response.status for response in watch] == [HealthCheckResponse.NOT_SERVING]
+        assert process.line() == "infosink-serve: draining, for at most 30 seconds\n"
+        with grpc.insecure_channel(process.ready_line.split(" on ")[1].split(",")[0]) as later:
+            with pytest.raises(grpc.RpcError) as caught:
+                SamplingServiceStub(later).GetModel(GetModelRequest(), timeout=10)
+            # CANCELLED is what gRPC says to a call that meets a listener in the act of closing.
+            assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        assert process.popen.poll() is None
+        drawn += sum(len(reply.batch.categories) for reply in stream)
+        assert drawn == SAMPLES
+        assert process.end() == (0, "infosink-serve: stopped\n", "")
+
+
+def test_calls_over_the_grace_are_cut(serve: Callable, schema_1: Path) -> None:
+    process = serve("--model", schema_1 / "gen.onnx", "--port", "0", "--grace", "0")
+    with grpc.insecure_channel(process.ready()) as channel:
+        request = StreamSamplesRequest(draw=Draw(count=1_000_000), encoding=ENCODING_FLOAT32)
+        stream = SamplingServiceStub(channel).StreamSamples(request)
+        next(stream)
+        process.signal(signal.SIGTERM)
+        assert process.end() == (
+            0,
+            "infosink-serve: draining, for at most 0 seconds\ninfosink-serve: stopped\n",
+            "",
+        )
+        with pytest.raises(grpc.RpcError):
+            list(stream)
+
+
+def test_a_second_signal_ends_at_once(serve: Callable, schema_1: Path) -> None:
+    process = serve("--model", schema_1 / "gen.onnx", "--port", "0", "--grace", "3600")
+    with grpc.insecure_channel(process.ready()) as channel:
+        request = StreamSamplesRequest(draw=Draw(count=1_000_000), encoding=ENCODING_FLOAT32)
+        stream = SamplingServiceStub(channel).StreamSamples(request)
+        next(stream)
+        process.signal(signal.SIGTERM)
+        assert "draining" in process.line()
+        process.signal(signal.SIGTERM)
+        assert process.end() == (128 + signal.SIGTERM, "", "")
+
+
+def fails(serve: Callable, *arguments: str | Path) -> tuple[int, str]:
+    """Exit code and stderr of a command that must not come to serve."""
+    code, out, err = serve(*arguments).end()
+    assert out == ""
+    assert "Traceback" not in err
+    return code, err
+
+
+def test_a_port_in_use_is_refused(serve: Callable, schema_1: Path) -> None:
+    address = serve("--model", schema_1 / "gen.onnx", "--port", "0").ready
+    port = address().rpartition(":")[2]
+    code, err = fails(serve, "--model", schema_1 / "gen.onnx", "--port", port)
+    assert code == 1
+    assert re.fullmatch(
+        rf"infosink-serve: error: cannot listen on 127\.0\.0\.1:{port}: the port is in use .* --port or --host\n", err
+    )
+
+
+def test_a_port_of_another_program_is_refused(serve: Callable, schema_1: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        code, err = fails(serve, "--model", schema_1 / "gen.onnx", "--port", str(other.getsockname()[1]))
+    assert code == 1
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "nowhere.onnx"], "nowhere.onnx does not exist"),
+        (["--model", "{}/q.onnx"], "is the encoder of a model"),
+        (["--model", "{}/gen.onnx", "--encoder", "{}/points-q.onnx"], "of another checkpoint"),
+        (["--model", "{}/gen.onnx", "--encoder", "{}/nowhere.onnx"], "does not exist"),
+        (["--model", __file__], "is not a model onnxruntime"),
+        (["--model", "a b={}/gen.onnx"], '"a b" cannot name a model'),
+        (["--model", "{}/gen.onnx", "--model", "{}/gen.onnx"], "two models are named tiny-images"),
+        (["--model", "{}/gen.onnx", "--model", "tiny-images={}/points-gen.onnx"], "two models are named tiny-images"),
+    ],
+)
+def test_what_cannot_be_served_ends_in_one_line(
+    serve: Callable, schema_1: Path, arguments: list[str], words: str
+) -> None:
+    code, err = fails(serve, *(argument.format(schema_1) for argument in arguments), "--port", "0")
+    assert code == 1
+    assert err.startswith("infosink-serve: error: ")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Missing option '--model'"),
+        (["--model", "{}/gen.onnx", "--port", "65536"], "65536"),
+        (["--model", "{}/gen.onnx", "--device", "tpu"], "tpu"),
+        (["--model", "{}/gen.onnx", "--threads", "0"], "0"),
+        (["--model", "{}/gen.onnx", "--max-samples", "0"], "0"),
+        (["--model", "{}/gen.onnx", "--grace", "-1"], "-1"),
+        (["--model", "={}/gen.onnx"], "[NAME=]PATH"),
+        (["--model", "{}/gen.onnx", "--model", "{}/points-gen.onnx", "--encoder", "{}/q.onnx"], "with one --model"),
+    ],
+)
+def test_usage_errors_exit_with_2(serve: Callable, schema_1: Path, arguments: list[str], words: str) -> None:
+    code, err = fails(serve, *(argument.format(schema_1) for argument in arguments))
+    assert code == 2
+    assert words in err
+
+
+def test_cuda_that_does_not_come_into_effect_is_refused(serve: Callable, schema_1: Path) -> None:
+    process = serve("--model", schema_1 / "gen.onnx", "--port", "0", "--device", "cuda")
+    if cuda_devices():
+        assert "CUDAExecutionProvider" in process.ready() + process.ready_line
+        return
+    code, out, err = process.end()
+    assert (code, out) == (1, "")
+    assert err == "infosink-serve: error: --device cuda: no CUDA device was found: use --device cpu\n"
+
+
+def test_a_public_address_is_warned_of(serve: Callable, schema_1: Path) -> None:
+    process = serve("--model", schema_1 / "gen.onnx", "--port", "0", "--host", "0.0.0.0")
+    address = process.ready()
+    process.signal(signal.SIGTERM)
+    code, _, err = process.end()
+    assert code == 0
+    assert err == (
+        f"infosink-serve: WARNING: {address} is reachable from other machines, without authentication or encryption\n"
+    )
+
+
+def test_help_and_version_are_quick(serve: Callable) -> None:
+    code, out, err = serve("--help").end()
+    assert (code, err) == (0, "")
+    assert "--max-samples" in out
+    code, out, err = serve("--version").end()
+    assert (code, err) == (0, "")
+    assert re.search(r"version [0-9]+\.[0-9]+", out)
+
+
+def test_the_command_imports_nothing_heavy_before_it_serves() -> None:
+    program = (
+        "import sys, infosink.serving.command as c; "
+        "print({'numpy', 'onnxruntime', 'grpc', 'torch', 'PIL'} & sys.modules.keys())"
+    )
+    assert run_python(program) == "set()\n"
+
+
+def test_the_server_imports_neither_torch_nor_onnx() -> None:
+    program = "import sys, infosink.serving.process; print({'torch', 'onnx'} & sys.modules.keys())"
+    assert run_python(program) == "set()\n"
+
+
+def test_a_missing_extra_is_named() -> None:
+    program = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "from infosink.serving.command import main\n"
+        "main(['--model', 'gen.onnx'])"
+    )
+    ended = subprocess.run([PYTHON, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == ("infosink-serve: error: onnxruntime is not installed: pip install 'infosink[serving]'\n")
+
+
+def run_python(program: str) -> str:
+    return subprocess.run([PYTHON, "-c", program], capture_output=True, text=True, timeout=60, check=True).stdout

@@ -1,0 +1,318 @@
+"""Every bad request gets its status and a message that names the value, the limit and the remedy."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import numpy as np
+import onnx
+import pytest
+from infosink.v1.sampling_service_pb2 import (
+    ENCODING_PNG,
+    ENCODING_UINT8,
+    Code,
+    Draw,
+    GetModelRequest,
+    InferCodesRequest,
+    Noise,
+    PngImages,
+    SampleRequest,
+    StreamSamplesRequest,
+)
+from infosink.v1.sampling_service_pb2_grpc import SamplingServiceStub
+from infosink.v1.tensor_pb2 import DATA_TYPE_FLOAT32, DATA_TYPE_UINT8, Tensor
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
+NAN = float("nan")
+
+
+def floats(*shape: int, value: float = 0, length: int | None = None) -> Tensor:
+    data = np.full(shape, value, "<f4").tobytes()
+    return Tensor(data_type=DATA_TYPE_FLOAT32, shape=shape, data=data if length is None else bytes(length))
+
+
+def pixels(*shape: int) -> Tensor:
+    return Tensor(data_type=DATA_TYPE_UINT8, shape=shape, data=bytes(int(np.prod(shape))))
+
+
+def png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def codes(*many: Code, **one: object) -> Draw:
+    return Draw(count=4, codes=many or [Code(**one)])
+
+
+DRAWS = {
+    "absent": (None, INVALID, ["draw.count is 0", "at least 1"]),
+    "no samples": (Draw(), INVALID, ["draw.count is 0", "at least 1"]),
+    "beyond the last index": (
+        Draw(count=2, first_index=2**64 - 1),
+        INVALID,
+        ["draw.first_index + draw.count", str(2**64 + 1), "2^64", "lower index"],
+    ),
+    "category": (codes(category=4), INVALID, ["codes[0].category is 4", "0 to 3"]),
+    "later category": (codes(Code(), Code(category=2**32 - 1)), INVALID, ["codes[1].category is 4294967295"]),
+    "label": (codes(label="5"), PRECONDITION, ['codes[0].label is "5"', '"0", "1", "7"']),
+    "empty label": (codes(label=""), PRECONDITION, ['label is ""', '"0", "1", "7"']),
+    "huge label": (codes(label="x" * 10**6), PRECONDITION, ['"' + "x" * 40 + '…"', '"0", "1", "7"']),
+    "control characters": (codes(label="\n\x1b[31m"), PRECONDITION, ['"\ufffd\ufffd[31m"']),
+    "too few styles": (codes(style=[0.5]), INVALID, ["codes[0].style has 1 values", "2 style codes"]),
+    "too many styles": (codes(style=[0.5] * 3), INVALID, ["codes[0].style has 3 values", "2 style codes"]),
+    "style over 1": (codes(style=[0, 1.01]), INVALID, ["codes[0].style[1] is 1.01", "[-1, 1]"]),
+    "style under -1": (codes(Code(), Code(style=[-3, 0])), INVALID, ["codes[1].style[0] is -3", "[-1, 1]"]),
+    "style NaN": (codes(style=[0, NAN]), INVALID, ["style[1] is nan", "[-1, 1]"]),
+    "style infinite": (codes(style=[float("-inf"), 0]), INVALID, ["style[0] is -inf", "[-1, 1]"]),
+    "too many codes": (codes(*[Code()] * 16385), INVALID, ["16385 codes", "16384", "split"]),
+    "noise too narrow": (
+        Draw(count=4, noise=Noise(values=floats(4, 2))),
+        INVALID,
+        ["draw.noise.values", "[4, 3] or [1, 3]", "[4, 2]"],
+    ),
+    "noise for other samples": (Draw(count=4, noise=Noise(values=floats(3, 3))), INVALID, ["[4, 3] or [1, 3]"]),
+    "noise flat": (Draw(count=4, noise=Noise(values=floats(12))), INVALID, ["[4, 3] or [1, 3]", "[12]"]),
+    "noise shapeless": (Draw(count=4, noise=Noise(values=Tensor(data_type=2))), INVALID, ["[4, 3]", "has []"]),
+    "noise of many dimensions": (
+        Draw(count=4, noise=Noise(values=Tensor(data_type=2, shape=[1] * 10**5))),
+        INVALID,
+        ["100000 dimensions"],
+    ),
+    "noise type": (Draw(count=4, noise=Noise(values=pixels(4, 3))), INVALID, ["must be FLOAT32", "UINT8"]),
+    "noise type absent": (Draw(count=4, noise=Noise(values=Tensor())), INVALID, ["must be FLOAT32", "UNSPECIFIED"]),
+    "noise type unknown": (Draw(count=4, noise=Noise(values=Tensor(data_type=9))), INVALID, ["9, which is unknown"]),
+    "noise too short": (
+        Draw(count=4, noise=Noise(values=floats(4, 3, length=47))),
+        INVALID,
+        ["needs 48 bytes", "has 47"],
+    ),
+    "noise too long": (Draw(count=4, noise=Noise(values=floats(1, 3, length=13))), INVALID, ["needs 12", "has 13"]),
+    "noise NaN": (Draw(count=4, noise=Noise(values=floats(1, 3, value=NAN))), INVALID, ["not finite"]),
+    "noise infinite": (
+        Draw(count=4, noise=Noise(values=floats(4, 3, value=float("inf")))),
+        INVALID,
+        ["draw.noise.values", "not finite"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DRAWS)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_bad_draw_is_refused(stub: SamplingServiceStub, refusal: Callable, case: str, streamed: bool) -> None:
+    draw, status, parts = DRAWS[case]
+    if streamed:
+        code, message = refusal(stub.StreamSamples, StreamSamplesRequest(draw=draw))
+    else:
+        code, message = refusal(stub.Sample, SampleRequest(draw=draw))
+    assert code == status, message
+    for part in parts:
+        assert part in message
+    assert len(message) < 400
+
+
+def test_a_stream_over_its_limit_is_refused(stub: SamplingServiceStub, refusal: Callable) -> None:
+    code, message = refusal(stub.StreamSamples, StreamSamplesRequest(draw=Draw(count=1_000_001)))
+    assert code == INVALID
+    assert "draw.count is 1000001, over the limit of 1000000" in message
+    assert "first_index" in message
+
+
+@pytest.mark.parametrize("method", ["GetModel", "Sample", "StreamSamples", "InferCodes"])
+def test_an_unknown_model_is_not_found(stub: SamplingServiceStub, refusal: Callable, method: str) -> None:
+    request = {
+        "GetModel": GetModelRequest(model="cifar"),
+        "Sample": SampleRequest(model="cifar", draw=Draw(count=1)),
+        "StreamSamples": StreamSamplesRequest(model="cifar", draw=Draw(count=1)),
+        "InferCodes": InferCodesRequest(model="cifar"),
+    }[method]
+    code, message = refusal(getattr(stub, method), request)
+    assert code == grpc.StatusCode.NOT_FOUND
+    assert message == 'no model is named "cifar": those served are "tiny-images", "tiny-points", "bare"'
+
+
+@pytest.mark.parametrize("encoding", [ENCODING_UINT8, ENCODING_PNG])
+def test_points_are_no_images(stub: SamplingServiceStub, refusal: Callable, encoding: int) -> None:
+    request = SampleRequest(model="tiny-points", encoding=encoding, draw=Draw(count=1))
+    code, message = refusal(stub.Sample, request)
+    assert code == INVALID
+    assert "tiny-points makes points: use FLOAT32" in message
+
+
+def test_an_unknown_encoding_is_refused(stub: SamplingServiceStub, refusal: Callable) -> None:
+    code, message = refusal(stub.Sample, SampleRequest(encoding=17, draw=Draw(count=1)))
+    assert code == INVALID
+    assert message == "encoding 17 is unknown: use UINT8, FLOAT32 or PNG"
+
+
+def test_styles_of_a_model_without_any_are_refused(stub: SamplingServiceStub, refusal: Callable) -> None:
+    code, message = refusal(stub.Sample, SampleRequest(model="tiny-points", draw=codes(style=[0.5])))
+    assert code == INVALID
+    assert "tiny-points has 0 style codes" in message
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A small PNG whose header claims a huge image, of zeros."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**6), 9))
+
+
+NATIVE = png(Image.new("L", (6, 6), 100))
+JPEG = io.BytesIO()
+Image.new("L", (6, 6)).save(JPEG, "JPEG")
+SIXTEEN_BIT = png(Image.fromarray(np.full((6, 6), 40000, np.uint16)))
+
+PNGS = {
+    "empty": (b"", ["image 1 is not a PNG", "0 bytes"]),
+    "text": (b"hello", ["image 1 is not a PNG", "5 bytes"]),
+    "a JPEG": (JPEG.getvalue(), ["image 1 is not a PNG"]),
+    "signature alone": (NATIVE[:8], ["image 1 is a truncated PNG of 8 bytes"]),
+    "header alone": (NATIVE[:33], ["image 1 is a truncated or corrupt PNG"]),
+    "cut short": (NATIVE[: len(NATIVE) // 2 + 10], ["image 1 is a truncated or corrupt PNG", "whole file"]),
+    "corrupt": (NATIVE[:45] + b"\xff\xff" + NATIVE[47:], ["image 1 is a truncated or corrupt PNG"]),
+    "no header": (NATIVE[:12] + b"IHDX" + NATIVE[16:], ["image 1 is a corrupt PNG"]),
+    "a wrong size": (png(Image.new("L", (28, 28))), ["28x28 pixels", "6x6 or 8x8", "resize"]),
+    "a transposed size": (png(Image.new("L", (6, 8))), ["6x8 pixels", "6x6 or 8x8"]),
+    "a bomb": (bomb(50_000, 50_000), ["50000x50000 pixels", "6x6 or 8x8"]),
+    "16 bits": (SIXTEEN_BIT, ["16-bit", "8 bits"]),
+    "long for its size": (NATIVE + bytes(10**6), ["over the limit", "metadata"]),
+}
+
+
+@pytest.mark.parametrize("case", PNGS)
+def test_a_bad_png_is_refused(stub: SamplingServiceStub, refusal: Callable, case: str) -> None:
+    file, parts = PNGS[case]
+    code, message = refusal(stub.InferCodes, InferCodesRequest(png=PngImages(images=[NATIVE, file])))
+    assert code == INVALID
+    for part in parts:
+        assert part in message
+
+
+SAMPLES = {
+    "nothing": (InferCodesRequest(), ["no samples"]),
+    "no images": (InferCodesRequest(png=PngImages()), ["0 samples", "at least 1"]),
+    "an empty tensor": (InferCodesRequest(tensor=Tensor()), ["0 samples", "at least 1"]),
+    "no rows": (InferCodesRequest(tensor=pixels(0, 8, 8, 1)), ["0 samples", "at least 1"]),
+    "too many": (InferCodesRequest(tensor=Tensor(shape=[2**32 - 1])), ["4294967295 samples", "split"]),
+    "too many images": (InferCodesRequest(png=PngImages(images=[b""] * 17000)), ["17000 samples", "split"]),
+    "no type": (InferCodesRequest(tensor=Tensor(shape=[1, 8, 8, 1])), ["UINT8 or FLOAT32", "UNSPECIFIED"]),
+    "a wrong size": (
+        InferCodesRequest(tensor=pixels(2, 28, 28, 1)),
+        ["UINT8", "[2, 6, 6, 1] or [2, 8, 8, 1]", "[2, 28, 28, 1]"],
+    ),
+    "no channels": (InferCodesRequest(tensor=pixels(2, 8, 8)), ["[2, 6, 6, 1] or [2, 8, 8, 1]", "[2, 8, 8]"]),
+    "colour": (InferCodesRequest(tensor=pixels(1, 8, 8, 3)), ["[1, 6, 6, 1] or [1, 8, 8, 1]"]),
+    "channels last": (
+        InferCodesRequest(tensor=floats(1, 8, 8, 1)),
+        ["FLOAT32", "[1, 1, 6, 6] or [1, 1, 8, 8]", "[1, 8, 8, 1]"],
+    ),
+    "short": (
+        InferCodesRequest(tensor=Tensor(data_type=1, shape=[1, 8, 8, 1], data=bytes(63))),
+        ["needs 64 bytes", "63"],
+    ),
+    "long": (InferCodesRequest(tensor=floats(1, 1, 8, 8, length=260)), ["needs 256 bytes", "260"]),
+    "NaN": (InferCodesRequest(tensor=floats(1, 1, 8, 8, value=NAN)), ["not finite"]),
+    "0 to 255": (InferCodesRequest(tensor=floats(1, 1, 8, 8, value=255)), ["255", "[-1, 1]", "UINT8"]),
+    "under the range": (InferCodesRequest(tensor=floats(1, 1, 6, 6, value=-1.1)), ["-1.1", "[-1, 1]"]),
+    "images for points": (
+        InferCodesRequest(model="tiny-points", png=PngImages(images=[NATIVE])),
+        ["points, not images", "FLOAT32"],
+    ),
+    "levels for points": (InferCodesRequest(model="tiny-points", tensor=pixels(3, 2)), ["must be FLOAT32"]),
+    "points in space": (InferCodesRequest(model="tiny-points", tensor=floats(3, 3)), ["[3, 2]", "[3, 3]"]),
+}
+
+
+@pytest.mark.parametrize("case", SAMPLES)
+def test_bad_samples_are_refused(stub: SamplingServiceStub, refusal: Callable, case: str) -> None:
+    request, parts = SAMPLES[case]
+    code, message = refusal(stub.InferCodes, request)
+    assert code == INVALID
+    for part in parts:
+        assert part in message
+
+
+def test_float_images_may_leave_their_range_by_rounding(stub: SamplingServiceStub) -> None:
+    assert stub.InferCodes(InferCodesRequest(tensor=floats(1, 1, 8, 8, value=1.000001))).categories
+
+
+def test_codes_are_not_inferred_without_an_encoder(stub: SamplingServiceStub, refusal: Callable) -> None:
+    code, message = refusal(stub.InferCodes, InferCodesRequest(model="bare", tensor=pixels(1, 8, 8, 1)))
+    assert code == PRECONDITION
+    assert "bare is served without its encoder" in message
+
+
+def test_a_message_over_4_mib_is_not_received(stub: SamplingServiceStub, refusal: Callable) -> None:
+    code, _ = refusal(stub.InferCodes, InferCodesRequest(png=PngImages(images=[bytes(5 * 2**20)])))
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def fail_on_large_noise(model: onnx.ModelProto) -> None:
+    """Adds a lookup to the sample whose index is outside its table where any noise exceeds 100."""
+    graph = model.graph
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.zeros(1, np.float32), "table"),
+            numpy_helper.from_array(np.array(100, np.float32), "largest"),
+        ]
+    )
+    maker = next(node for node in graph.node if "sample" in node.output)
+    maker.output[0] = "sound_sample"
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["noise"], ["peak"], keepdims=0),
+            helper.make_node("Greater", ["peak", "largest"], ["too_large"]),
+            helper.make_node("Cast", ["too_large"], ["position"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["table", "position"], ["nothing"], name="a_node_within"),
+            helper.make_node("Add", ["sound_sample", "nothing"], ["sample"]),
+        ]
+    )
+    nodes = list(graph.node)
+    del graph.node[:]
+    graph.node.extend(in_order(nodes, {value.name for value in [*graph.input, *graph.initializer]}))
+
+
+def in_order(nodes: list[onnx.NodeProto], known: set[str]) -> list[onnx.NodeProto]:
+    """The nodes, each after those whose outputs it reads."""
+    ordered: list[onnx.NodeProto] = []
+    while nodes:
+        ready = [node for node in nodes if known.issuperset(node.input)]
+        ordered += ready
+        known.update(output for node in ready for output in node.output)
+        nodes = [node for node in nodes if node not in ready]
+    return ordered
+
+
+def test_an_unexpected_failure_tells_the_client_nothing_but_its_id(
+    altered: Callable[..., Path],
+    load_file: Callable,
+    start_server: Callable,
+    refusal: Callable,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = start_server(load_file(altered("gen.onnx", fail_on_large_noise)))
+    draw = Draw(count=1, noise=Noise(values=floats(1, 3, value=1000)))
+    for method, request in [
+        (server.stub.Sample, SampleRequest(draw=draw)),
+        (server.stub.StreamSamples, StreamSamplesRequest(draw=draw)),
+    ]:
+        caplog.clear()
+        code, message = refusal(method, request)
+        assert code == grpc.StatusCode.INTERNAL
+        text, request_id = message.split(" request id ")
+        assert text == "internal error;"
+        assert len(request_id) == 16
+        assert request_id in caplog.text
+        assert "a_node_within" in caplog.text
+        assert "Traceback" in caplog.text
+    assert len(server.stub.Sample(SampleRequest(draw=Draw(count=3))).batch.categories) == 3
