@@ -1,0 +1,1 @@
+"""Export of a training run to the two self-describing ONNX files that the server loads."""

@@ -1,0 +1,98 @@
+"""`infosink-export`: a training run to gen.onnx and q.onnx."""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from infosink.training.trained_model import TrainedModel
+
+    from .export import ExportedModel
+
+_FOLDER = click.Path(path_type=Path)
+_CATEGORIES_SHOWN = 30
+_LONGEST_MESSAGE = 400
+
+
+@click.command()
+@click.argument("run", type=_FOLDER)
+@click.option("--output", type=_FOLDER, metavar="DIRECTORY", help="Where to write the files.  [default: RUN]")
+@click.option("--name", help="What a server calls the model.  [default: the name of the data set]")
+@click.option("--data-dir", type=_FOLDER, metavar="DIRECTORY", help="Where the data is now, if it has moved.")
+@click.option("--licence", default="Apache-2.0", show_default=True, help="The licence of the weights.")
+@click.version_option(package_name="infosink")
+def main(run: Path, output: Path | None, name: str | None, data_dir: Path | None, licence: str) -> None:
+    r"""Make a training RUN into gen.onnx and q.onnx, which a server loads.
+
+    RUN is a directory of infosink-train. The files describe themselves: the meaning of every category is worked out
+    here, from the training data. Both are compared with PyTorch, and written only if they agree.
+
+    \b
+    infosink-export runs/mnist
+    infosink-export runs/mnist --output models --name digits
+    """
+    try:
+        import onnxscript  # noqa: F401  (what torch.onnx would find missing only halfway through)
+        from infosink.training.datasets import DatasetError
+        from infosink.training.run_directory import RunDirectory, RunDirectoryError
+        from infosink.training.trained_model import load_trained_model
+
+        from .errors import ExportError
+        from .export import check_request, export_model
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is not installed: pip install 'infosink[export]'") from error
+
+    directory = run if output is None else output
+    try:
+        opened = RunDirectory.open(run)
+        configuration, _ = opened.read_configuration()
+        name = configuration.dataset if name is None else name
+        check_request(directory, name=name, licence=licence)
+        _report("reading the run and naming its categories")
+        model = load_trained_model(opened, data_dir)
+        exported = export_model(model, directory, name=name, licence=licence, report=_report)
+    except RunDirectoryError as error:
+        # What does not fit is a list of many lines.
+        raise click.ClickException(textwrap.shorten(str(error), _LONGEST_MESSAGE)) from error
+    except (DatasetError, ExportError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    for line in _summary(model, exported):
+        click.echo(line)
+
+
+def _report(stage: str) -> None:
+    click.echo(f"{stage} ...", err=True)
+
+
+def _summary(model: TrainedModel, exported: ExportedModel) -> Iterator[str]:
+    from infosink.training.labelling import unreachable_labels
+
+    total = model.configuration.iterations
+    yield f"Checkpoint of iteration {model.iteration:,} of {total:,}, SHA-256 {model.checkpoint_sha256[:12]}..."
+    yield ""
+    yield "category  label         share of it  of the data  read back"
+    for index, category in enumerate(model.categories[:_CATEGORIES_SHOWN]):
+        yield (
+            f"{index:8}  {_printable(category.label)[:12]:12}  {category.label_share:11.1%}  "
+            f"{category.sample_share:11.1%}  {category.recovery:9.1%}"
+        )
+    if (hidden := len(model.categories) - _CATEGORIES_SHOWN) > 0:
+        yield f"... and {hidden} more"
+    if missing := unreachable_labels(model.categories, model.dataset):
+        shown = ", ".join(_printable(label) for label in missing[:_CATEGORIES_SHOWN])
+        yield f"No category bears: {shown}{', ...' if len(missing) > _CATEGORIES_SHOWN else ''}"
+    yield ""
+    yield f"Largest differences from PyTorch: {exported.parity.to_json()}"
+    for path in (exported.generator_path, exported.encoder_path):
+        yield f"{path}  {path.stat().st_size / 1e6:.1f} MB"
+    yield f"Next: infosink-serve --model {shlex.quote(str(exported.generator_path))}"
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,204 @@
+"""Whether the exported graphs compute what PyTorch computes: the gate that an export must pass.
+
+Both graphs run in onnxruntime on the CPU at several batch sizes, over latents and samples that
+reach the ends of their ranges, and are compared with the networks themselves.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from infosink.training.information import CodePosterior, code_posterior
+from infosink.training.latent import LatentSpace
+from infosink.training.networks import Networks
+from infosink.training.trained_model import TrainedModel
+from onnx import ModelProto
+from torch import Tensor
+
+from .errors import ExportError
+from .graphs import pixels_of
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is loaded
+import onnxruntime
+
+BATCH_SIZES = (1, 2, 7, 64)
+TOLERANCE = 1e-5
+LARGEST_TOLERANCE = 1e-3
+PIXEL_TOLERANCE = 1
+_ROUNDING_FACTOR = 4
+_RANDOM_LATENTS = 128
+_RANDOM_SAMPLES = 64
+_NO_LOGS_BUT_FATAL = 4
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The largest differences from PyTorch found.
+
+    Attributes:
+        sample: of gen.onnx's samples, over latents drawn from the prior.
+        edge_sample: of its samples at the ends of the latents' ranges, see edge_latents.
+        pixels: of its pixels over both, in levels; None for points.
+        category_probability, style_mean, style_std: of q.onnx's outputs, over real samples,
+            generated ones, and those that are -1 or 1 everywhere.
+    """
+
+    sample: float
+    edge_sample: float
+    pixels: int | None
+    category_probability: float
+    style_mean: float
+    style_std: float
+
+    def to_json(self) -> str:
+        """The differences as a JSON object, with two significant digits."""
+        return json.dumps(
+            {
+                name: value if isinstance(value, int) else float(f"{value:.1e}")
+                for name, value in sorted(asdict(self).items())
+                if value is not None
+            }
+        )
+
+
+def measure_parity(model: TrainedModel, generator: ModelProto, encoder: ModelProto) -> Parity:
+    """Compares both graphs with the networks they were made from.
+
+    A float32 output may differ by 1e-5. Where the networks magnify float32 rounding beyond that,
+    it may differ by four times as much as PyTorch's own float32 result differs from float64, and
+    by 1e-3 at most. Pixels may differ by one level.
+
+    Args:
+        model: the networks and their data.
+        generator: see graphs.generator_graph.
+        encoder: see graphs.encoder_graph.
+
+    Raises:
+        ExportError: onnxruntime cannot load a graph, an output differs from PyTorch by more than it may, or a row
+            alone differs from the same row inside a batch.
+    """
+    latent_space = model.configuration.latent_space
+    random = torch.Generator().manual_seed(0)
+    prior = latent_space.draw(_RANDOM_LATENTS, random)
+    edges = edge_latents(latent_space)
+    exact = copy.deepcopy(model.networks).double()
+
+    def generated(networks: Networks, latents: Tensor) -> Tensor:
+        return networks.sampling_generator(latents)  # type: ignore[no-any-return]
+
+    def posterior(networks: Networks, samples: Tensor) -> CodePosterior:
+        return code_posterior(networks.code_head(networks.trunk(samples)), latent_space.categories)
+
+    def both(function: Callable[[Networks, Tensor], Any], inputs: Tensor) -> tuple[Any, Any]:
+        with torch.no_grad():
+            return function(model.networks, inputs), function(exact, inputs.double())
+
+    differences = {}
+    run = _Runner("gen.onnx", generator)
+    pixels = None
+    for figure, latents in {"sample": prior, "edge_sample": edges}.items():
+        outputs = run(_generator_inputs(latents, latent_space))
+        reference, exact_reference = both(generated, latents)
+        differences[figure] = _difference("gen.onnx", "sample", outputs, reference, exact_reference)
+        if "pixels" in outputs:
+            pixels = max(pixels or 0, _pixel_difference(outputs, reference))
+
+    real = model.dataset.draw(_RANDOM_SAMPLES, random)
+    ends = torch.tensor([-1.0, 1.0]).reshape(-1, *[1] * (real.dim() - 1)).expand(2, *real.shape[1:])
+    samples = torch.cat([real, both(generated, prior[:_RANDOM_SAMPLES])[0], ends])
+    outputs = _Runner("q.onnx", encoder)({"sample": samples.numpy()})
+    for figure, reference, exact_reference in zip(CodePosterior._fields, *both(posterior, samples), strict=True):
+        differences[figure] = _difference("q.onnx", figure, outputs, reference, exact_reference)
+    return Parity(pixels=pixels, **differences)
+
+
+def edge_latents(latent_space: LatentSpace) -> Tensor:
+    """Every category with every style at -1, 0 or 1 and all noise at -6, 0 or 6: (9 categories, dimension)."""
+    grid = torch.cartesian_prod(
+        torch.arange(latent_space.categories), torch.tensor([-1, 0, 1]), torch.tensor([-6, 0, 6])
+    )
+    style = grid[:, 1:2].float().expand(-1, latent_space.styles)
+    noise = grid[:, 2:3].float().expand(-1, latent_space.noise)
+    return latent_space.assemble(grid[:, 0], style, noise)
+
+
+def _generator_inputs(latents: Tensor, latent_space: LatentSpace) -> dict[str, Array]:
+    return {
+        "category": latent_space.category_of(latents).numpy(),
+        "style": latents[:, latent_space.categories : latent_space.informative].numpy(),
+        "noise": latents[:, latent_space.informative :].numpy(),
+    }
+
+
+class _Runner:
+    """A graph in onnxruntime on the CPU."""
+
+    def __init__(self, file: str, graph: ModelProto) -> None:
+        self.file = file
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _NO_LOGS_BUT_FATAL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        content = graph.SerializeToString()
+        try:
+            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ExportError(
+                f"onnxruntime {onnxruntime.__version__} cannot load {file}: {error}; nothing was written"
+            ) from error
+        self.names = [output.name for output in self.session.get_outputs()]
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs by name. They are computed at every batch size, and must not depend on it."""
+        alone, *batched = (self._batches(inputs, size) for size in BATCH_SIZES)
+        for size, outputs in zip(BATCH_SIZES[1:], batched, strict=True):
+            for name, value in outputs.items():
+                if value.tobytes() != alone[name].tobytes():
+                    raise ExportError(
+                        f"{self.file} gives another {name} in a batch of {size} than for a row alone; "
+                        "nothing was written"
+                    )
+        return alone
+
+    def _batches(self, inputs: Mapping[str, Array], size: int) -> dict[str, Array]:
+        count = len(next(iter(inputs.values())))
+        batches = [
+            self.session.run(self.names, {name: value[start : start + size] for name, value in inputs.items()})
+            for start in range(0, count, size)
+        ]
+        return {name: np.concatenate(rows) for name, *rows in zip(self.names, *batches, strict=True)}
+
+
+def _difference(file: str, output: str, outputs: Mapping[str, Array], reference: Tensor, exact: Tensor) -> float:
+    """The largest difference of an output from PyTorch's float32 result; NaN where either is."""
+    rounding = float(np.max(np.abs(reference.double().numpy() - exact.numpy()), initial=0))
+    tolerance = min(max(TOLERANCE, _ROUNDING_FACTOR * rounding), LARGEST_TOLERANCE)
+    found = float(np.max(np.abs(outputs[output] - reference.numpy()), initial=0))
+    _require(file, output, found, tolerance)
+    return found
+
+
+def _pixel_difference(outputs: Mapping[str, Array], reference: Tensor) -> int:
+    levels = pixels_of(reference).numpy().astype(int)
+    found = int(np.max(np.abs(outputs["pixels"].astype(int) - levels)))
+    _require("gen.onnx", "pixels", found, PIXEL_TOLERANCE)
+    return found
+
+
+def _require(file: str, output: str, found: float, tolerance: float) -> None:
+    if math.isnan(found) or found > tolerance:
+        raise ExportError(
+            f"{output} of {file} differs from PyTorch by {found:.2g}, more than {tolerance:.2g}; nothing was written: "
+            f"see that the weights are finite, and try other versions than torch {torch.__version__} and "
+            f"onnxruntime {onnxruntime.__version__}"
+        )

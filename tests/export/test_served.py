@@ -1,0 +1,96 @@
+"""Exported files in a real server."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from infosink.export.export import ExportedModel
+from infosink.training.information import code_posterior
+from infosink.training.trained_model import TrainedModel
+from infosink.v1.sampling_service_pb2 import (
+    ENCODING_FLOAT32,
+    Code,
+    Draw,
+    GetModelRequest,
+    InferCodesRequest,
+    Noise,
+    SampleRequest,
+)
+from infosink.v1.sampling_service_pb2_grpc import SamplingServiceStub
+from infosink.v1.tensor_pb2 import DATA_TYPE_FLOAT32, Tensor
+
+COMMAND = Path(sys.executable).with_name("infosink-serve")
+LIMIT = 60
+
+
+@pytest.fixture(scope="module")
+def stub(gaussians_files: ExportedModel, mnist_files: ExportedModel) -> Iterator[SamplingServiceStub]:
+    """infosink-serve with both models, in a process of its own."""
+    models = [f"--model={files.generator_path}" for files in (mnist_files, gaussians_files)]
+    process = subprocess.Popen(
+        [COMMAND, *models, "--port", "0", "--device", "cpu"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        assert " on " in ready, process.communicate(timeout=LIMIT)[1]
+        assert "mnist (10 categories, 2 styles, codes inferred)" in ready
+        assert "dots (25 categories, 0 styles, codes inferred)" in ready
+        with grpc.insecure_channel(ready.split(" on ")[1].split(",")[0]) as channel:
+            yield SamplingServiceStub(channel)
+    finally:
+        process.terminate()
+        process.communicate(timeout=LIMIT)
+
+
+def test_the_server_reads_the_description(stub: SamplingServiceStub, mnist: TrainedModel) -> None:
+    served = stub.GetModel(GetModelRequest(model="mnist"), timeout=LIMIT).served_model
+    assert served.infers_codes
+    assert served.model.data_set == "mnist"
+    assert served.model.checkpoint_sha256 == mnist.checkpoint_sha256
+    assert [category.label for category in served.model.latent_space.categories] == list("9876543210")
+    assert served.model.sample_space.image.padding_left == 2
+
+
+@pytest.mark.parametrize("name", ["mnist", "dots"])
+def test_the_server_draws_what_torch_draws(
+    stub: SamplingServiceStub, mnist: TrainedModel, gaussians: TrainedModel, name: str
+) -> None:
+    model = {"mnist": mnist, "dots": gaussians}[name]
+    latent_space = model.configuration.latent_space
+    style = [0.5, -0.25][: latent_space.styles]
+    noise = np.linspace(-2, 2, 3 * latent_space.noise, dtype=np.float32).reshape(3, -1)
+    draw = Draw(count=3, codes=[Code(category=4, style=style)], noise=Noise(values=tensor(noise)))
+    request = SampleRequest(model=name, draw=draw, encoding=ENCODING_FLOAT32)
+    batch = stub.Sample(request, timeout=LIMIT).batch
+    z = latent_space.assemble(torch.full((3,), 4), torch.tensor([style] * 3), torch.from_numpy(noise))
+    expected = model.networks.sampling_generator(z).numpy()
+    np.testing.assert_allclose(array(batch.tensor), expected, rtol=0, atol=1e-5)
+
+
+def test_the_server_infers_what_torch_infers(stub: SamplingServiceStub, gaussians: TrainedModel) -> None:
+    samples = gaussians.dataset.draw(9, torch.Generator().manual_seed(2))
+    response = stub.InferCodes(InferCodesRequest(model="dots", tensor=tensor(samples.numpy())), timeout=LIMIT)
+    networks = gaussians.networks
+    expected = code_posterior(networks.code_head(networks.trunk(samples)), 25).category_probability.numpy()
+    np.testing.assert_allclose(array(response.category_probability), expected, rtol=0, atol=1e-5)
+    assert list(response.categories) == expected.argmax(1).tolist()
+
+
+def tensor(values: npt.NDArray[np.float32]) -> Tensor:
+    return Tensor(data_type=DATA_TYPE_FLOAT32, shape=values.shape, data=values.astype("<f4").tobytes())
+
+
+def array(message: Tensor) -> npt.NDArray[np.float32]:
+    return np.frombuffer(message.data, "<f4").reshape(message.shape)
