@@ -10,7 +10,7 @@ PACKAGES := infosink.training infosink.export infosink.serving infosink.clients
 .PHONY: demo test lint types protos protos-check pytest test-slow test-gpu build clean
 
 demo: $(VENV)/installed
-	PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh demo
+	$(BIN)/python examples/demo.py demo
 
 test: lint types protos-check pytest
 
