@@ -54,12 +54,21 @@ def serve(
     server.start()
     if not _is_loopback(host):
         _logger.warning("%s is reachable from other machines, without authentication or encryption", server.address)
-    click.echo(_ready_line(loaded, server.address))
+    _say(_ready_line(loaded, server.address))
     stop.wait()
     ended = server.drain(grace)
-    click.echo(f"infosink-serve: draining, for at most {grace:g} seconds")
+    _say(f"infosink-serve: draining, for at most {grace:g} seconds")
     ended.wait()
-    click.echo("infosink-serve: stopped")
+    _say("infosink-serve: stopped")
+
+
+def _say(line: str) -> None:
+    """Writes a line to whoever reads; a reader that has gone is no reason to stop serving or to skip draining."""
+    try:
+        click.echo(line)
+    except OSError:
+        # What is left in the buffer would fail again when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _load(

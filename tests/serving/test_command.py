@@ -29,6 +29,8 @@ from infosink.v1.sampling_service_pb2 import (
 from infosink.v1.sampling_service_pb2_grpc import SamplingServiceStub
 from infosink.v1.tensor_pb2 import Tensor
 
+COMMAND = Path(sys.executable).with_name("infosink-serve")
+
 PYTHON = sys.executable
 SAMPLES = 100_000
 
@@ -168,6 +170,16 @@ def fails(serve: Callable, *arguments: str | Path) -> tuple[int, str]:
     assert out == ""
     assert "Traceback" not in err
     return code, err
+
+
+def test_a_reader_that_has_gone_does_not_keep_the_server_from_draining(schema_1: Path) -> None:
+    arguments = [COMMAND, "--model", schema_1 / "gen.onnx", "--port", "0"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert "SERVING" in process.stdout.readline()
+        process.stdout.close()
+        process.terminate()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
 
 
 def test_a_port_in_use_is_refused(serve: Callable, schema_1: Path) -> None:

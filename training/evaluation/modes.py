@@ -37,7 +37,7 @@ def mode_coverage(samples: Tensor, categories: Tensor, centres: Tensor, sigma: f
     table = torch.zeros(int(categories.max()) + 1, len(centres), dtype=torch.int64, device=samples.device)
     table.index_put_((categories, mode), torch.ones_like(mode), accumulate=True)
     return ModeCoverage(
-        modes=int(mode[good].unique().numel()),
+        modes=int(torch.bincount(mode[good], minlength=len(centres)).count_nonzero()),
         high_quality=float(good.float().mean()),
         code_mode_purity=float(table.max(dim=1).values.sum() / len(samples)),
     )

@@ -1,0 +1,120 @@
+"""The wheel and the source distribution, as somebody else would install them."""
+
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory) -> tuple[Path, Path]:
+    """The wheel and the source distribution, built from what git would commit."""
+    source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if name and (REPOSITORY / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((REPOSITORY / name).read_bytes())
+    subprocess.run([sys.executable, "-m", "build", "--outdir", output, source], check=True, capture_output=True)
+    (wheel,), (sdist,) = output.glob("*.whl"), output.glob("*.tar.gz")
+    return wheel, sdist
+
+
+def test_the_wheel_holds_infosink_and_nothing_else(distributions):
+    wheel, _ = distributions
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {name.split("/")[0] for name in names} == {"infosink", "infosink-0.1.0.dist-info"}
+    modules = [
+        path for part in ("training", "export", "serving", "clients") for path in (REPOSITORY / part).rglob("*.py")
+    ]
+    assert {f"infosink/{path.relative_to(REPOSITORY)}" for path in modules} <= set(names)
+    for part in ("v1", "training", "export", "serving", "clients"):
+        assert f"infosink/{part}/py.typed" in names
+    assert "infosink/v1/sampling_service.proto" in names
+    assert "infosink-0.1.0.dist-info/licenses/LICENSE" in names
+
+
+def test_the_source_distribution_builds_the_same_wheel(distributions):
+    """build makes the wheel from the sdist, so that the wheel's contents show what the sdist lacks; its own are few."""
+    _, sdist = distributions
+    with tarfile.open(sdist) as archive:
+        names = archive.getnames()
+    for needed in ("LICENSE", "README.md", "protos/infosink/v1/model.proto", "training/algorithm.py"):
+        assert f"infosink-0.1.0/{needed}" in names
+
+
+def test_both_pass_the_index_check(distributions):
+    checked = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", *distributions],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+def install(directory: Path, wheel: Path, extra: str = "") -> Path:
+    """A fresh environment with the wheel and an extra; returns its bin."""
+    venv.create(directory, with_pip=True)
+    requirement = f"infosink{extra} @ {wheel.as_uri()}"
+    pip = [directory / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "-c", REPOSITORY / "constraints.txt", requirement], check=True, capture_output=True)
+    return directory / "bin"
+
+
+def test_the_bare_install_is_the_client_and_names_the_missing_extras(distributions, tmp_path):
+    wheel, _ = distributions
+    commands = install(tmp_path / "bare", wheel)
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [commands / words[0], *words[1:]], capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+
+    assert call("infosink", "sample", "--help").returncode == 0
+    unreachable = call("infosink", "models", "--server", "127.0.0.1:1", "--timeout", "5")
+    assert unreachable.returncode == 3
+    (tmp_path / "gen.onnx").write_bytes(b"")
+    for extra, words in {
+        "training": ("infosink-train", "gaussians"),
+        "export": ("infosink-export", "runs/mnist"),
+        "serving": ("infosink-serve", "--model", "gen.onnx"),
+    }.items():
+        missing = call(*words)
+        assert missing.returncode == 1
+        (line,) = missing.stderr.strip().splitlines()
+        assert f"infosink[{extra}]" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", ["training", "export", "serving", "all"])
+def test_each_extra_brings_what_its_command_needs(distributions, tmp_path, extra):
+    wheel, _ = distributions
+    commands = install(tmp_path / extra, wheel, f"[{extra}]")
+
+    def call(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [commands / words[0], *words[1:]], capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+
+    if extra != "serving":
+        trained = call("infosink-train", "gaussians", "--preset", "quick", "--iterations", "2", "-o", "run")
+        assert trained.returncode == 0, trained.stderr
+    if extra in ("export", "all"):
+        exported = call("infosink-export", "run")
+        assert exported.returncode == 0, exported.stderr
+    if extra in ("serving", "all"):
+        model = REPOSITORY / "tests" / "compatibility" / "schema-1" / "gen.onnx"
+        arguments = [commands / "infosink-serve", "--model", model, "--port", "0"]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as server:
+            ready = server.stdout.readline()
+            server.terminate()
+        assert "SERVING" in ready
+        assert server.returncode == 0
