@@ -38,6 +38,6 @@ def mode_coverage(samples: Tensor, categories: Tensor, centres: Tensor, sigma: f
     table.index_put_((categories, mode), torch.ones_like(mode), accumulate=True)
     return ModeCoverage(
         modes=int(torch.bincount(mode[good], minlength=len(centres)).count_nonzero()),
-        high_quality=float(good.float().mean()),
-        code_mode_purity=float(table.max(dim=1).values.sum() / len(samples)),
+        high_quality=int(good.sum()) / len(samples),
+        code_mode_purity=int(table.max(dim=1).values.sum()) / len(samples),
     )
