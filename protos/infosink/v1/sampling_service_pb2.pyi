@@ -143,7 +143,7 @@ class PngImages(_message.Message):
     def __init__(self, images: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class SampleBatch(_message.Message):
-    __slots__ = ("model", "checkpoint_sha256", "noise_algorithm", "seed", "first_index", "categories", "labels", "style", "tensor", "png", "execution_provider", "runtime_version")
+    __slots__ = ("model", "checkpoint_sha256", "noise_algorithm", "seed", "first_index", "categories", "labels", "style", "tensor", "png", "execution_provider", "runtime_version", "shared_noise_index", "noise_given")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_SHA256_FIELD_NUMBER: _ClassVar[int]
     NOISE_ALGORITHM_FIELD_NUMBER: _ClassVar[int]
@@ -156,6 +156,8 @@ class SampleBatch(_message.Message):
     PNG_FIELD_NUMBER: _ClassVar[int]
     EXECUTION_PROVIDER_FIELD_NUMBER: _ClassVar[int]
     RUNTIME_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SHARED_NOISE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    NOISE_GIVEN_FIELD_NUMBER: _ClassVar[int]
     model: str
     checkpoint_sha256: str
     noise_algorithm: str
@@ -168,7 +170,9 @@ class SampleBatch(_message.Message):
     png: PngImages
     execution_provider: str
     runtime_version: str
-    def __init__(self, model: _Optional[str] = ..., checkpoint_sha256: _Optional[str] = ..., noise_algorithm: _Optional[str] = ..., seed: _Optional[int] = ..., first_index: _Optional[int] = ..., categories: _Optional[_Iterable[int]] = ..., labels: _Optional[_Iterable[str]] = ..., style: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., tensor: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., png: _Optional[_Union[PngImages, _Mapping]] = ..., execution_provider: _Optional[str] = ..., runtime_version: _Optional[str] = ...) -> None: ...
+    shared_noise_index: int
+    noise_given: bool
+    def __init__(self, model: _Optional[str] = ..., checkpoint_sha256: _Optional[str] = ..., noise_algorithm: _Optional[str] = ..., seed: _Optional[int] = ..., first_index: _Optional[int] = ..., categories: _Optional[_Iterable[int]] = ..., labels: _Optional[_Iterable[str]] = ..., style: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., tensor: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., png: _Optional[_Union[PngImages, _Mapping]] = ..., execution_provider: _Optional[str] = ..., runtime_version: _Optional[str] = ..., shared_noise_index: _Optional[int] = ..., noise_given: bool = ...) -> None: ...
 
 class InferCodesRequest(_message.Message):
     __slots__ = ("model", "tensor", "png")
