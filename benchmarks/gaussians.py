@@ -54,7 +54,7 @@ def main() -> None:
 
 
 class Measurement:
-    """Measures the generator at every tick."""
+    """Measures the generator at every line of the log."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
@@ -67,7 +67,10 @@ class Measurement:
         with torch.no_grad():
             return self.trainer.networks.generator(latents), space.category_of(latents)
 
-    def tick(self, record: dict[str, Any]) -> None:
+    def iterated(self, iteration: int) -> None:
+        """Nothing to do for a single iteration."""
+
+    def logged(self, record: dict[str, Any]) -> None:
         """Adds a point to the curve."""
         dataset = self.trainer.dataset
         coverage = mode_coverage(*self.sample(), dataset.centres, dataset.sigma)

@@ -8,6 +8,10 @@ import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 
+# Tests work on small batches, where one thread is as fast as several, and faster on a busy machine. Set before torch is
+# imported, and inherited by the commands that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_directory() -> Iterator[Path]:

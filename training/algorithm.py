@@ -8,7 +8,7 @@ The problem, with Q the dual variable of the information term:
 KL is taken on Z × X. The paper's, on the image side, is at most that, equal when G is injective,
 and lets (19) degenerate: latents that share an image would get their full information free.
 For λ ≤ ε the problem in the plan is convex. With λ > 0 the loss is no divergence any more,
-since the self term debiases the full ε: watch `spread`.
+since the self term debiases the full ε: the log's `spread` shows it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from .configuration import Configuration
 from .datasets import Dataset
 from .ground_cost import GROUND_COSTS
-from .information import fenchel_information, log_partition, partition_penalty
+from .information import fenchel_information, log_partition, log_posterior_density, partition_penalty
 from .invariance import deform, invariance_information
 from .networks import Networks, running_statistics_kept
 from .solvers import Optimisers, Plans, adam, make_solver
@@ -42,6 +42,8 @@ class InformativeSinkhorn:
         self.latent_space = settings.latent_space
         self.ground_cost = GROUND_COSTS[settings.ground_cost]
         self.solver = make_solver(networks, settings)
+        # What a deformation brings in from outside the frame.
+        self.background = dataset.frame.background / 127.5 - 1 if dataset.frame else 0.0
         self.generator_parameters = list(networks.generator.parameters())
         self.code_parameters = list(networks.code_head.parameters())
         if networks.over_clustering is not None:
@@ -70,7 +72,8 @@ class InformativeSinkhorn:
         Returns:
             Scalars of this iteration, on the device: the two dual values, the full loss, the
             Fenchel information bound (20) in nats, the plan's perplexity and column-marginal
-            error, and the losses of G and Q.
+            error, the losses (32) of G and (31) of Q, and I_τ and the listening term where
+            they are on.
         """
         self.networks.train()
         self.solver.improve(self.dataset, random)
@@ -93,8 +96,7 @@ class InformativeSinkhorn:
         q = z[:, : space.informative] @ scores.T  # (B, Z1) @ (Z1, B) -> (B, B)
         x = networks.generator(z)
         cost = self.ground_cost(x, y)
-        x1 = x2 = x
-        self_cost = None
+        x2, self_cost = x, None
         if settings.debias:
             x1, x2 = networks.generator(space.draw(size, random)), networks.generator(space.draw(size, random))
             self_cost = self.ground_cost(x1, x2)
@@ -135,19 +137,35 @@ class InformativeSinkhorn:
         return statistics
 
     @torch.no_grad()
-    def health(self, random: torch.Generator) -> dict[str, float]:
-        """Slower numbers, for the log.
+    def generator_diagnostics(self, random: torch.Generator) -> dict[str, float]:
+        """What the generator does, which the plan's information does not tell; slower, for the log.
+
+        Args:
+            random: a stream of its own, so that looking does not change the training.
 
         Returns:
-            spread: the mean pairwise cost of generated samples over that of real ones, 1 at best.
+            code_information: E log q(z1 | G(z)) relative to the prior, in nats, a lower bound on
+                the mutual information (18) between code and sample.
+            code_recovery: P(argmax q(·|G(z)) = category).
+            spread: the mean pairwise cost of generated samples over that of real ones, 1 where
+                they agree.
             cost_std: the standard deviation of c(x, y), to hold ε and λ log K against.
         """
-        size = self.settings.batch_size
+        size, space, networks = self.settings.batch_size, self.latent_space, self.networks
         real = [self.dataset.draw(size, random) for _ in range(2)]
-        with running_statistics_kept(self.networks):
-            generated = [self.networks.generator(self.latent_space.draw(size, random)) for _ in range(2)]
+        latents = [space.draw(size, random) for _ in range(2)]
+        with running_statistics_kept(networks):
+            generated = [networks.generator(z) for z in latents]
+            scores = networks.code_head(networks.trunk(generated[0]))
+        recovered = scores[:, : space.categories].argmax(dim=1) == space.category_of(latents[0])
+        information = log_posterior_density(latents[0][:, : space.informative], scores, space.categories)
         spread = self.ground_cost(*generated).mean() / self.ground_cost(*real).mean()
-        return {"spread": spread.item(), "cost_std": self.ground_cost(generated[0], real[0]).std().item()}
+        return {
+            "code_information": information.mean().item(),
+            "code_recovery": recovered.float().mean().item(),
+            "spread": spread.item(),
+            "cost_std": self.ground_cost(generated[0], real[0]).std().item(),
+        }
 
     def _read(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Trunk features and Q's scores of real samples; where D2 and D4 own the trunk, it is only read."""
@@ -175,7 +193,7 @@ class InformativeSinkhorn:
         """I_τ of Q's category, plus that of the over-clustering head where there is one."""
         images = self.dataset.draw(self.settings.view_batch_size, random)
         with running_statistics_kept(self.networks):
-            features = self.networks.trunk(torch.cat([images, deform(images, random)]))
+            features = self.networks.trunk(torch.cat([images, deform(images, random, self.background)]))
             scores = self.networks.code_head(features)[:, : self.latent_space.categories]
             term = invariance_information(*scores.chunk(2))
             if self.networks.over_clustering is not None:
@@ -185,5 +203,5 @@ class InformativeSinkhorn:
     def _listening(self, x: Tensor, category: Tensor, random: torch.Generator) -> Tensor:
         """−E log q(category | T G(z)): how badly Q, which learns from real data only, reads the code from samples."""
         with running_statistics_kept(self.networks):
-            scores = self.networks.code_head(self.networks.trunk(deform(x, random)))
+            scores = self.networks.code_head(self.networks.trunk(deform(x, random, self.background)))
         return F.cross_entropy(scores[:, : self.latent_space.categories], category)

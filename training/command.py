@@ -200,15 +200,15 @@ def train(
         message = f"infosink-train needs {error.name}: install it with pip install 'infosink[training]'"
         raise click.ClickException(message) from error
 
-    overrides = {"lambda_" if name == "lambda" else name: value for name, value in hyperparameters.items()}
     request = launch.Request(
         dataset=dataset,
         output=output or Path("runs") / dataset,
         preset=preset,
-        overrides={name: value for name, value in overrides.items() if value is not None},
+        overrides={name: value for name, value in hyperparameters.items() if value is not None},
         data_options={"data_directory": data_dir, "sigma": sigma, "channels": int(channels) if channels else None},
         device=device,
         schedule=Schedule(log_every, picture_every, checkpoint_every),
+        resume=resume,
     )
     try:
         if dry_run:
@@ -223,6 +223,11 @@ def train(
         TrainingDivergedError,
     ) as error:
         raise click.ClickException(str(error)) from error
+    except (MemoryError, RuntimeError) as error:
+        if not launch.is_out_of_memory(error):
+            raise
+        message = "not enough memory for this run: use a smaller --batch-size"
+        raise click.ClickException(message) from error
     raise SystemExit(code)
 
 

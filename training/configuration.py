@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from .latent import LatentSpace
 
-Solver = Literal["neural-duals", "sinkhorn"]
+SolverName = Literal["neural-duals", "sinkhorn"]
 DualUpdate = Literal["sequential", "joint"]
 GroundCostName = Literal["l1", "squared-l2"]
 
@@ -37,15 +37,16 @@ class Configuration:
         sinkhorn_iterations: iterations on each minibatch (sinkhorn).
         batch_size: B.
         iterations: the number of generator updates.
-        dual_learning_rate, code_learning_rate, generator_learning_rate: of D2 and D4, Q, G.
+        dual_learning_rate: of D2, D4 and the trunk.
+        code_learning_rate, generator_learning_rate: of Q's heads, and of G.
         adam_beta1, adam_beta2: of all Adam optimisers.
-        code_weight_decay: of Q's head, coupled as in the original Adam.
+        code_weight_decay: of Q's heads, coupled as in the original Adam.
         invariance: α, the weight of the invariance information I_τ of Q's category under
             small deformations (sinkhorn solver and images only).
         over_clusters: the outputs of an auxiliary head trained with the same term; 0 for none.
         view_batch_size: the images a step that I_τ is estimated on.
         listening: μ, the weight of E log q(category | deformed G(z)), which moves G only.
-        listening_from: the first iteration at which μ acts.
+        listening_from: the last iteration without μ.
         averaging: the decay of the exponential moving average of G's weights that is used for
             sampling and export; 0 for none.
         seed: of everything random.
@@ -60,7 +61,7 @@ class Configuration:
     epsilon: float
     lambda_: float
     debias: bool = True
-    solver: Solver = "neural-duals"
+    solver: SolverName = "neural-duals"
     dual_steps: int = 5
     dual_update: DualUpdate = "sequential"
     sinkhorn_iterations: int = 30
@@ -84,27 +85,29 @@ class Configuration:
         at_least = {"categories": 2, "styles": 0, "noise": 0, "dual_steps": 1, "sinkhorn_iterations": 1,
                     "batch_size": 2, "iterations": 1, "over_clusters": 0, "view_batch_size": 2,
                     "listening_from": 0, "seed": 0}  # fmt: skip
-        at_most = {"categories": 1000, "styles": 100, "noise": 10_000, "batch_size": 65_536, "seed": 2**63 - 1}
+        at_most = {"categories": 1000, "styles": 100, "noise": 10_000, "dual_steps": 1000,
+                   "sinkhorn_iterations": 10_000, "batch_size": 65_536, "iterations": 10**9, "over_clusters": 10_000,
+                   "view_batch_size": 65_536, "seed": 2**63 - 1}  # fmt: skip
         for name, limit in at_least.items():
             if getattr(self, name) < limit:
-                raise ConfigurationError(f"{_option(name)} is {getattr(self, name)}; it must be at least {limit}")
+                raise ConfigurationError(f"{option_of(name)} is {getattr(self, name)}; it must be at least {limit}")
         for name, limit in at_most.items():
             if getattr(self, name) > limit:
-                raise ConfigurationError(f"{_option(name)} is {getattr(self, name)}; it must be at most {limit}")
+                raise ConfigurationError(f"{option_of(name)} is {getattr(self, name)}; it must be at most {limit}")
         for name in ("epsilon", "dual_learning_rate", "code_learning_rate", "generator_learning_rate"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ConfigurationError(f"{_option(name)} is {getattr(self, name)}; it must be positive and finite")
+                raise ConfigurationError(f"{option_of(name)} is {getattr(self, name)}; it must be positive and finite")
         for name in ("lambda_", "code_weight_decay", "invariance", "listening"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise ConfigurationError(f"{_option(name)} is {getattr(self, name)}; it must be 0 or positive")
+                raise ConfigurationError(f"{option_of(name)} is {getattr(self, name)}; it must be 0 or positive")
         for name in ("adam_beta1", "adam_beta2", "averaging"):
             if not 0 <= getattr(self, name) < 1:
-                raise ConfigurationError(f"{_option(name)} is {getattr(self, name)}; it must be in [0, 1)")
-        choices = {"solver": Solver, "dual_update": DualUpdate, "ground_cost": GroundCostName}
+                raise ConfigurationError(f"{option_of(name)} is {getattr(self, name)}; it must be in [0, 1)")
+        choices = {"solver": SolverName, "dual_update": DualUpdate, "ground_cost": GroundCostName}
         for name, literal in choices.items():
             if getattr(self, name) not in get_args(literal):
                 raise ConfigurationError(
-                    f"{_option(name)} is {getattr(self, name)!r}; choose from {', '.join(get_args(literal))}"
+                    f"{option_of(name)} is {getattr(self, name)!r}; choose from {', '.join(get_args(literal))}"
                 )
         if self.invariance and self.solver != "sinkhorn":
             raise ConfigurationError(
@@ -121,39 +124,49 @@ class Configuration:
         """The latent space these dimensions make."""
         return LatentSpace(self.categories, self.styles, self.noise)
 
+    def to_mapping(self) -> dict[str, Any]:
+        """All values by their names, λ's being "lambda"."""
+        return {name.rstrip("_"): value for name, value in dataclasses.asdict(self).items()}
+
     def to_json(self) -> str:
         """All values, as indented JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        return json.dumps(self.to_mapping(), indent=2)
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> Configuration:
-        """The configuration of parsed JSON.
+        """The configuration of such a mapping.
 
         Raises:
             ConfigurationError: a value is missing, unknown, of the wrong type or out of range.
         """
-        types = {field.name: field.type for field in dataclasses.fields(cls)}
+        types = {field.name.rstrip("_"): str(field.type) for field in dataclasses.fields(cls)}
+        fields = {field.name.rstrip("_"): field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - set(types)):
             raise ConfigurationError(f"unknown settings: {', '.join(unknown)}")
+        converted = {}
         for name, value in values.items():
-            accepted = {"int": (int,), "float": (int, float), "bool": (bool,)}.get(str(types[name]), (str,))
+            accepted = {"int": (int,), "float": (int, float), "bool": (bool,)}.get(types[name], (str,))
             if not isinstance(value, accepted) or (isinstance(value, bool) and types[name] != "bool"):
                 raise ConfigurationError(f"setting {name} is {value!r}; it must be of type {types[name]}")
+            try:
+                converted[fields[name]] = float(value) if types[name] == "float" else value
+            except OverflowError as error:
+                raise ConfigurationError(f"setting {name} is too large") from error
         try:
-            return cls(**values)
+            return cls(**converted)  # type: ignore[arg-type]  # each was checked above
         except TypeError as error:
             raise ConfigurationError(f"settings are missing: {error}") from error
 
 
 POINT_DATASETS = ("gaussians", "eight-gaussians")
 
-_TABLE_1 = dict(
-    styles=0, noise=103, ground_cost="l1", epsilon=1.5, lambda_=1.0, dual_steps=5, iterations=50_000,
+_TABLE_1 = {"lambda": 1.0} | dict(
+    styles=0, noise=103, ground_cost="l1", epsilon=1.5, dual_steps=5, iterations=50_000,
     batch_size=256, adam_beta1=0.0, adam_beta2=0.9,
 )  # fmt: skip
 
-_TABLE_2 = dict(
-    categories=10, styles=2, noise=88, ground_cost="l1", epsilon=0.05, lambda_=0.05, dual_steps=5,
+_TABLE_2 = {"lambda": 0.05} | dict(
+    categories=10, styles=2, noise=88, ground_cost="l1", epsilon=0.05, dual_steps=5,
     iterations=24_200, batch_size=128, adam_beta1=0.5, adam_beta2=0.99, code_weight_decay=1e-3,
 )  # fmt: skip
 
@@ -194,8 +207,10 @@ def preset_configuration(dataset: str, preset: str = "paper", **overrides: Any) 
         raise ConfigurationError(f"unknown data set {dataset!r}; choose from {', '.join(PRESETS)}")
     if preset not in PRESETS[dataset]:
         raise ConfigurationError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS[dataset])}")
-    return Configuration.from_mapping({"dataset": dataset, "preset": preset, **PRESETS[dataset][preset], **overrides})
+    given = {name.rstrip("_"): value for name, value in overrides.items()}
+    return Configuration.from_mapping({"dataset": dataset, "preset": preset} | PRESETS[dataset][preset] | given)
 
 
-def _option(name: str) -> str:
+def option_of(name: str) -> str:
+    """The command-line option of a setting."""
     return "--" + name.rstrip("_").replace("_", "-")

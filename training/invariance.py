@@ -19,7 +19,7 @@ MAX_SHIFT = 0.12  # of half the image, 1.9 pixels of 32
 _SMALLEST_PROBABILITY = 1e-8
 
 
-def deform(images: Tensor, random: torch.Generator, background: float = -1.0) -> Tensor:
+def deform(images: Tensor, random: torch.Generator, background: float) -> Tensor:
     """A random affine view Ty of each image: small rotation, shear, scale, aspect and shift.
 
     Args:

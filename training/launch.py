@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,11 +17,12 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from .configuration import Configuration, preset_configuration
+from .configuration import Configuration, option_of, preset_configuration
 from .datasets import Dataset, open_dataset
 from .labelling import unreachable_labels
-from .progress import ProgressReporter
+from .progress import ProgressReporter, plain_console
 from .run_directory import RunDirectory
 from .trained_model import TrainedModel, load_trained_model, reopen_dataset
 from .trainer import Schedule, Trainer
@@ -39,6 +44,7 @@ class Request:
         data_options: data_directory, sigma and channels, None where not given.
         device: "auto", "cpu" or "cuda".
         schedule: what happens how often.
+        resume: whether to continue the run at `output`.
     """
 
     dataset: str
@@ -48,14 +54,20 @@ class Request:
     data_options: dict[str, Any]
     device: str
     schedule: Schedule
+    resume: bool
 
 
 def resolve(request: Request) -> Configuration:
-    """The configuration of a new run.
+    """The configuration of the run asked for, without doing any of it.
 
     Raises:
         ConfigurationError: a value is unknown or out of range.
+        LaunchError: the device cannot be had, or something is asked for that cannot change on resuming.
+        RunDirectoryError: there is no run to resume.
     """
+    choose_device(request.device)
+    if request.resume:
+        return _resumed_settings(request, *RunDirectory.open(request.output).read_configuration())[0]
     return preset_configuration(request.dataset, request.preset or "paper", **request.overrides)
 
 
@@ -66,16 +78,20 @@ def start(request: Request) -> int:
         The process's exit code: 0, or 128 plus the signal that stopped it.
     """
     settings, device = resolve(request), choose_device(request.device)
-    run = RunDirectory.create(request.output)
+    RunDirectory.require_free(request.output)
     dataset = open_dataset(request.dataset, **request.data_options)
+    run = RunDirectory.create(request.output)
     directory = request.data_options["data_directory"]
     options = request.data_options | {"data_directory": str(directory.resolve()) if directory else None}
-    run.write_configuration(settings, {"options": options, "facts": dataset.describe()})
-    return _train(Trainer(run, settings, dataset.to(device), device), request)
+    with run.locked():
+        run.write_configuration(settings, {"options": options, "facts": dataset.describe()}, _environment(device))
+        return _train(Trainer(run, settings, dataset.to(device), device), request)
 
 
 def resume(request: Request) -> int:
     """Continues an earlier run, perhaps for more iterations than it was first asked for.
+
+    A run that was stopped before its first checkpoint starts again.
 
     Returns:
         The process's exit code: 0, or 128 plus the signal that stopped it.
@@ -84,29 +100,26 @@ def resume(request: Request) -> int:
         LaunchError: another hyperparameter than the number of iterations was given.
     """
     run = RunDirectory.open(request.output)
-    settings, data = run.read_configuration()
-    fixed = sorted(name for name in request.overrides if name != "iterations")
-    given = fixed + [name for name in ("sigma", "channels") if request.data_options[name] is not None]
-    if request.preset is not None:
-        given.append("preset")
-    if given:
-        options = ", ".join("--" + name.rstrip("_").replace("_", "-") for name in given)
-        raise LaunchError(f"{options} cannot change on --resume: leave them out, or start another run with --output")
-    if request.dataset != settings.dataset:
-        raise LaunchError(f"{request.output} is a run on {settings.dataset}, not {request.dataset}")
+    settings, data = _resumed_settings(request, *run.read_configuration())
     device = choose_device(request.device)
-    dataset = reopen_dataset(data, settings.dataset, request.data_options["data_directory"])
-    if "iterations" in request.overrides:
-        settings = replace(settings, iterations=request.overrides["iterations"])
-    trainer = Trainer(run, settings, dataset.to(device), device)
-    trainer.resume()
-    if trainer.iteration >= settings.iterations:
-        raise LaunchError(
-            f"{request.output} has finished its {settings.iterations:,} iterations: "
-            f"ask for more with --iterations, or export it with infosink-export {request.output}"
-        )
-    run.write_configuration(settings, data)
-    return _train(trainer, request)
+    moved = request.data_options["data_directory"]
+    dataset = reopen_dataset(data, settings.dataset, moved)
+    if moved:
+        data["options"]["data_directory"] = str(moved.resolve())
+    with run.locked():
+        trainer = Trainer(run, settings, dataset.to(device), device)
+        if run.checkpoint_path.exists():
+            trainer.resume()
+        else:
+            run.forget_metrics_after(0)
+        if trainer.iteration >= settings.iterations:
+            export = _command("infosink-export", request.output)
+            raise LaunchError(
+                f"{request.output} has done {trainer.iteration:,} iterations, and {settings.iterations:,} are asked "
+                f"for: ask for more with --iterations, or export it with {export}"
+            )
+        run.write_configuration(settings, data, _environment(device))
+        return _train(trainer, request)
 
 
 def choose_device(name: str) -> torch.device:
@@ -121,44 +134,73 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
 
 
-def _train(trainer: Trainer, request: Request) -> int:
-    console = Console(stderr=True, highlight=False)
-    settings = trainer.settings
-    console.print(
-        f"{settings.dataset}: preset {settings.preset}, {settings.solver}, ε {settings.epsilon:g}, "
-        f"λ {settings.lambda_:g}, batch {settings.batch_size}, {settings.iterations:,} iterations "
-        f"on {trainer.device.type}, to {request.output}"
-        + (f", from iteration {trainer.iteration:,} on" if trainer.iteration else ""),
-        soft_wrap=True,
-    )
-    with _stopping() as stop, ProgressReporter(settings, trainer.iteration) as reporter:
-        finished = trainer.train(request.schedule, reporter, lambda: bool(stop))
-    if not finished:
-        console.print(
-            f"stopped; iteration {trainer.iteration:,} is saved. Continue with: "
-            f"infosink-train {settings.dataset} --output {request.output} --resume",
-            soft_wrap=True,
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out; torch has no type of its own for that on the CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _resumed_settings(
+    request: Request, settings: Configuration, data: dict[str, Any]
+) -> tuple[Configuration, dict[str, Any]]:
+    """The settings of a run to resume, with more iterations where they are asked for."""
+    given = sorted(option_of(name) for name in request.overrides if name != "iterations")
+    given += [f"--{name}" for name in ("sigma", "channels") if request.data_options[name] is not None]
+    given += ["--preset"] if request.preset is not None else []
+    if given:
+        raise LaunchError(
+            f"{', '.join(given)} cannot change on --resume: leave out, or start another run with --output"
         )
+    if request.dataset != settings.dataset:
+        raise LaunchError(f"{request.output} is a run on {settings.dataset}, not {request.dataset}")
+    return replace(settings, iterations=request.overrides.get("iterations", settings.iterations)), data
+
+
+def _train(trainer: Trainer, request: Request) -> int:
+    settings = trainer.settings
+    resumed = trainer.iteration > 0
+    with ProgressReporter(settings, trainer.iteration, resumed=resumed) as reporter, _stopping() as stop:
+        reporter.say(
+            f"{settings.dataset}: preset {settings.preset}, {settings.solver}, ε {settings.epsilon:g}, "
+            f"λ {settings.lambda_:g}, batch {settings.batch_size}, {settings.iterations:,} iterations "
+            f"on {trainer.device.type}, to {_shown(request.output)}"
+            + (f", from iteration {trainer.iteration:,} on" if resumed else "")
+        )
+        try:
+            finished = trainer.train(request.schedule, reporter, lambda: bool(stop))
+        except (SystemExit, BrokenPipeError):
+            # Nobody reads what is said any more; it is said between iterations, where the state is whole.
+            trainer.checkpoint()
+            raise
+    console = plain_console()
+    if not finished:
+        device = () if request.device == "auto" else ("--device", request.device)
+        again = _command("infosink-train", settings.dataset, "--output", request.output, *device, "--resume")
+        console.print(f"stopped; iteration {trainer.iteration:,} is saved. Continue with: {again}", soft_wrap=True)
         return 128 + stop[0]
     console.print("naming the categories by the training labels ...")
-    report(load_trained_model(trainer.run), request.output)
+    try:
+        report(load_trained_model(trainer.run, dataset=trainer.dataset), request.output)
+    except KeyboardInterrupt:
+        console.print(
+            f"the run is complete; its categories are named by {_command('infosink-export', request.output)} too",
+            soft_wrap=True,
+        )
+        return 130
     return 0
 
 
 def report(model: TrainedModel, output: Path) -> None:
     """Prints what each category came to mean, and which labels are out of reach, on standard output."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     dataset: Dataset = model.dataset
     table = Table("category", "label", "share with that label", "share of the data", "read back from samples")
     for index, category in enumerate(model.categories):
-        table.add_row(
-            str(index),
-            category.label,
-            *(f"{s:.1%}" for s in (category.label_share, category.sample_share, category.recovery)),
-        )
+        shares = (category.label_share, category.sample_share, category.recovery)
+        label = category.label or "(no sample)"
+        table.add_row(str(index), Text(label), *(f"{share:.1%}" for share in shares))
     console.print(table)
     if missing := unreachable_labels(model.categories, dataset):
-        remedies = ["train longer (--resume --iterations N)", "give more categories (--categories N)"]
+        remedies = ["train longer (--resume --iterations N)", "give more categories in another run (--categories N)"]
         if dataset.frame is not None and not model.configuration.invariance:
             remedies.insert(0, "use --preset quick, whose Q is invariant to small deformations")
         console.print(
@@ -167,17 +209,38 @@ def report(model: TrainedModel, output: Path) -> None:
         )
     elif dataset.label_names:
         console.print(f"all {len(dataset.label_names)} labels can be sampled")
-    console.print(f"next: infosink-export {output}", soft_wrap=True)
+    console.print(f"next: {_command('infosink-export', output)}", soft_wrap=True)
+
+
+def _environment(device: torch.device) -> dict[str, Any]:
+    """What a run's numbers depend on besides its configuration and data."""
+    return {
+        "infosink": version("infosink"),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _command(*words: str | Path) -> str:
+    """A command as it can be typed."""
+    return shlex.join(_shown(word) for word in words)
+
+
+def _shown(word: str | Path) -> str:
+    """A path or word with what no terminal can show written as escapes."""
+    return str(word).encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager
 def _stopping() -> Iterator[list[int]]:
-    """Collects the first INT or TERM in a list; a second one ends the process as usual."""
+    """Collects the first INT or TERM in a list, and says so at once; a second one ends the process as usual."""
     received: list[int] = []
     earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         received.append(number)
+        os.write(2, b"\nstopping after this iteration; once more to quit without saving\n")
         for each, handler in earlier.items():
             signal.signal(each, handler)
 

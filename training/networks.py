@@ -148,7 +148,7 @@ def running_statistics_kept(*modules: nn.Module) -> Iterator[None]:
 
     Running statistics must describe one distribution: the trunk's follow real data only.
     """
-    layers = [layer for module in modules for layer in batch_norms(module)]
+    layers = [layer for module in modules for layer in batch_norms(module) if layer.track_running_stats]
     for layer in layers:
         layer.track_running_stats = False
     try:

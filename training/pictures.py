@@ -26,8 +26,8 @@ class SnapshotLatents:
     each row, styles at 0. For points, draws from the prior.
     """
 
-    def __init__(self, latent_space: LatentSpace, dataset: Dataset, seed: int, device: torch.device) -> None:
-        random = torch.Generator(device).manual_seed(seed)
+    def __init__(self, latent_space: LatentSpace, dataset: Dataset, random: torch.Generator) -> None:
+        device = random.device
         self.frame = dataset.frame
         self.latent_space = latent_space
         self.real = dataset.draw(_POINTS, random) if self.frame is None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .checkpoint import CheckpointMismatchError, restore_networks
 from .configuration import Configuration
 from .datasets import Dataset, open_dataset
 from .labelling import NamedCategory, name_categories
 from .networks import Networks, inference_copy
+from .randomness import stream
 from .run_directory import RunDirectory, RunDirectoryError
-from .trainer import make_networks, restore_networks
+from .trainer import make_networks
 
 _STATISTICS_BATCHES = 20
 _STATISTICS_BATCH_SIZE = 500
@@ -58,12 +61,22 @@ def reopen_dataset(facts: dict[str, Any], name: str, data_directory: Path | None
         options = dict(facts["options"])
         recorded = options.pop("data_directory")
         directory = data_directory or (Path(recorded) if recorded else None)
-        return open_dataset(name, data_directory=directory, **options)
-    except (KeyError, TypeError, ValueError) as error:
+        dataset = open_dataset(name, data_directory=directory, **options)
+        then, now = facts["facts"], json.loads(json.dumps(dataset.describe()))
+        differing = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunDirectoryError(f'the "data" of config.json is damaged: {error!r}') from error
+    if differing:
+        raise RunDirectoryError(
+            f"the data is not what the run was trained on: its {', '.join(differing)} changed since; "
+            "restore the data, or name where it is now with --data-dir"
+        )
+    return dataset
 
 
-def load_trained_model(run: RunDirectory, data_directory: Path | None = None) -> TrainedModel:
+def load_trained_model(
+    run: RunDirectory, data_directory: Path | None = None, dataset: Dataset | None = None
+) -> TrainedModel:
     """Reads a run's checkpoint and works out what its categories mean.
 
     Everything is computed on the CPU from fixed seeds, so that the same run gives the same
@@ -72,6 +85,7 @@ def load_trained_model(run: RunDirectory, data_directory: Path | None = None) ->
     Args:
         run: with a checkpoint, finished or not.
         data_directory: where the data is now, if it has moved.
+        dataset: the data, where it is open already.
 
     Raises:
         RunDirectoryError: the configuration or checkpoint is missing, damaged or foreign.
@@ -79,15 +93,17 @@ def load_trained_model(run: RunDirectory, data_directory: Path | None = None) ->
     """
     configuration, facts = run.read_configuration()
     checkpoint = run.read_checkpoint()
-    dataset = reopen_dataset(facts, configuration.dataset, data_directory)
+    if dataset is None:
+        dataset = reopen_dataset(facts, configuration.dataset, data_directory)
+    dataset = dataset.to(torch.device("cpu"))
     networks = make_networks(configuration, dataset.sample_shape)
     try:
         restore_networks(networks, checkpoint.tensors)
         iteration = int(checkpoint.header["iteration"])
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise RunDirectoryError(f"{run.checkpoint_path} does not fit config.json beside it") from error
+    except (CheckpointMismatchError, KeyError, TypeError, ValueError) as error:
+        raise RunDirectoryError(f"{run.checkpoint_path} does not fit config.json beside it: {error}") from error
     latent_space = configuration.latent_space
-    random = torch.Generator().manual_seed(configuration.seed)
+    random = stream(configuration.seed, "reading back")
     networks = inference_copy(
         networks,
         samples=_draws(dataset.draw, random),

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from .algorithm import InformativeSinkhorn, Statistics
+from .checkpoint import CheckpointMismatchError, capture, configuration_digest, restore
 from .configuration import Configuration
 from .datasets import Dataset
 from .networks import Networks
 from .pictures import SnapshotLatents
+from .randomness import derived_seed, stream
 from .run_directory import RunDirectory, RunDirectoryError
 
 FORECAST_AT = 20
@@ -28,8 +30,11 @@ class TrainingDivergedError(Exception):
 class Reporter(Protocol):
     """Who is told how training goes."""
 
-    def tick(self, record: dict[str, Any]) -> None:
-        """The averages since the last tick, as they are written to metrics.jsonl."""
+    def iterated(self, iteration: int) -> None:
+        """An iteration is done."""
+
+    def logged(self, record: dict[str, Any]) -> None:
+        """A line was added to metrics.jsonl."""
 
     def forecast(self, seconds_per_iteration: float) -> None:
         """How long an iteration takes, once it is known."""
@@ -60,38 +65,40 @@ class Trainer:
 
     def __init__(self, run: RunDirectory, settings: Configuration, dataset: Dataset, device: torch.device) -> None:
         self.run, self.settings, self.dataset, self.device = run, settings, dataset, device
-        torch.manual_seed(settings.seed)  # the initial weights
         self.networks = make_networks(settings, dataset.sample_shape).to(device)
         self.algorithm = InformativeSinkhorn(self.networks, dataset, settings)
-        self.random = torch.Generator(device).manual_seed(settings.seed)
-        self.snapshot = SnapshotLatents(settings.latent_space, dataset, settings.seed, device)
+        self.random = stream(settings.seed, "training", device)
+        self.snapshot = SnapshotLatents(settings.latent_space, dataset, stream(settings.seed, "pictures", device))
         self.iteration = 0
         self.checkpointed_iteration: int | None = None
+        self.totals = _Totals(device)
 
     def resume(self) -> None:
         """Takes up the run where its checkpoint left it: on a CPU, bit for bit.
 
         Raises:
-            RunDirectoryError: the checkpoint is missing, damaged, foreign, or of other networks.
+            RunDirectoryError: the checkpoint is missing, damaged, foreign, or of another configuration or device.
         """
         tensors, header, _ = self.run.read_checkpoint()
         path = self.run.checkpoint_path
         try:
-            restore_networks(self.networks, tensors)
-            for name, optimiser in self.algorithm.optimisers.items():
-                _restore_optimiser(optimiser, f"optimisers.{name}.", tensors)
-            self.random.set_state(tensors["random"])
+            self._require_same(header)
+            totals = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_Totals.PREFIX)}
+            restore(self.algorithm, self.random, tensors)
+            self.totals.restore(totals, header["log_counts"])
             self.iteration = self.checkpointed_iteration = int(header["iteration"])
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise RunDirectoryError(f"{path} does not fit config.json beside it") from error
+        except CheckpointMismatchError as error:
+            raise RunDirectoryError(f"cannot resume from {path}: {error}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunDirectoryError(f"{path} is damaged: {error!r}") from error
         self.run.forget_metrics_after(self.iteration)
 
     def train(self, schedule: Schedule, reporter: Reporter, should_stop: Callable[[], bool]) -> bool:
         """Iterates until the configured number or until told to stop; either way a checkpoint is left.
 
         Args:
-            schedule: what happens how often.
-            reporter: told of every tick.
+            schedule: what happens how often; it does not change what is learned.
+            reporter: told of every iteration.
             should_stop: asked after each iteration.
 
         Returns:
@@ -101,12 +108,11 @@ class Trainer:
             TrainingDivergedError: a value became infinite or NaN.
             RunDirectoryError: a file could not be written.
         """
-        totals = _Totals(self.device)
-        started = tick_started = time.perf_counter()
+        started = logged = time.perf_counter()
         first = self.iteration
         while self.iteration < self.settings.iterations:
             self.iteration += 1
-            totals.add(self.algorithm.iterate(self.iteration, self.random), self.iteration)
+            self.totals.add(self.algorithm.iterate(self.iteration, self.random), self.iteration)
             done = self.iteration - first
             if done == _FORECAST_FROM:
                 self._synchronise()
@@ -114,64 +120,72 @@ class Trainer:
             elif done == FORECAST_AT:
                 self._synchronise()
                 reporter.forecast((time.perf_counter() - started) / (FORECAST_AT - _FORECAST_FROM))
+            reporter.iterated(self.iteration)
             last = self.iteration == self.settings.iterations
             stop = should_stop() and not last
-            if last or stop or _due(self.iteration, schedule.checkpoint_every):
-                self._check(totals)
-            if last or _due(self.iteration, schedule.log_every):
-                self._check(totals)
-                now = time.perf_counter()
-                self._log(totals, now - tick_started, reporter)
-                totals, tick_started = _Totals(self.device), now
-            if last or _due(self.iteration, schedule.picture_every):
-                self._picture()
-            if last or stop or _due(self.iteration, schedule.checkpoint_every):
-                self.checkpoint()
+            log = last or _due(self.iteration, schedule.log_every)
+            picture = last or _due(self.iteration, schedule.picture_every)
+            checkpoint = last or stop or _due(self.iteration, schedule.checkpoint_every)
+            if log or picture or checkpoint:
+                self._require_finite()
+            try:
+                if log:
+                    now = time.perf_counter()
+                    self._log(now - logged, reporter)
+                    logged = now
+                if picture:
+                    self.run.write_picture(self.iteration, lambda path: self.snapshot.save(self.networks, path))
+            finally:  # what fails above must not cost the weights
+                if checkpoint:
+                    self.checkpoint()
             if stop:
                 return False
         return True
 
     def checkpoint(self) -> None:
-        """Writes the checkpoint."""
-        tensors = {f"networks.{name}": tensor for name, tensor in self.networks.state_dict().items()}
-        for name, optimiser in self.algorithm.optimisers.items():
-            tensors |= _optimiser_tensors(optimiser, f"optimisers.{name}.")
-        tensors["random"] = self.random.get_state()
-        self.run.write_checkpoint(tensors, {"iteration": self.iteration})
+        """Writes the checkpoint.
+
+        Raises:
+            RunDirectoryError: it cannot be written; the earlier one is whole.
+        """
+        header = {
+            "iteration": self.iteration,
+            "device": self.device.type,
+            "configuration_sha256": configuration_digest(self.settings),
+            "log_counts": self.totals.counts,
+        }
+        self.run.write_checkpoint(capture(self.algorithm, self.random) | self.totals.capture(), header)
         self.checkpointed_iteration = self.iteration
 
-    def _log(self, totals: _Totals, seconds: float, reporter: Reporter) -> None:
-        record = {"iteration": self.iteration, **totals.averages()}
-        record |= self.algorithm.health(self.random)
-        images = totals.count * self.settings.batch_size
-        record |= {"samples_per_second": images / seconds, "seconds": seconds}
-        try:
-            self.run.append_metrics(record)
-        except OSError as error:
-            raise RunDirectoryError(f"cannot write metrics.jsonl: {error.strerror}; {self._kept()}") from error
-        reporter.tick(record)
+    def _require_same(self, header: dict[str, Any]) -> None:
+        if header["configuration_sha256"] != configuration_digest(self.settings):
+            raise CheckpointMismatchError("config.json is not what it was when the checkpoint was written")
+        if header["device"] != self.device.type:
+            raise CheckpointMismatchError(f"it was trained on {header['device']}: use --device {header['device']}")
 
-    def _picture(self) -> None:
-        try:
-            self.run.write_picture(self.iteration, lambda path: self.snapshot.save(self.networks, path))
-        except OSError as error:
-            raise RunDirectoryError(f"cannot write a picture: {error.strerror}; {self._kept()}") from error
+    def _log(self, seconds: float, reporter: Reporter) -> None:
+        samples = self.totals.iterations * self.settings.batch_size
+        record = {"iteration": self.iteration, **self.totals.averages()}
+        record |= self.algorithm.generator_diagnostics(
+            stream(self.settings.seed, f"diagnostics {self.iteration}", self.device)
+        )
+        record |= {"samples_per_second": samples / seconds, "seconds": seconds}
+        self.totals = _Totals(self.device)
+        self.run.append_metrics(record)
+        reporter.logged(record)
 
-    def _check(self, totals: _Totals) -> None:
+    def _require_finite(self) -> None:
         finite = all(bool(torch.isfinite(parameter).all()) for parameter in self.networks.parameters())
-        iteration, names = totals.first_failure()
+        iteration, names = self.totals.first_failure()
         if iteration is None and not finite:
             iteration, names = self.iteration, ["the weights"]
         if iteration is not None:
+            kept = f"the checkpoint of iteration {self.checkpointed_iteration} is kept"
             raise TrainingDivergedError(
                 f"training diverged at iteration {iteration}: {', '.join(names)} became infinite or NaN; "
-                f"{self._kept()}; try a smaller learning rate or a larger --epsilon"
+                f"{kept if self.checkpointed_iteration else 'there is no checkpoint yet'}; "
+                "start another run with a smaller learning rate or a larger --epsilon"
             )
-
-    def _kept(self) -> str:
-        if self.checkpointed_iteration is None:
-            return "there is no checkpoint yet"
-        return f"the checkpoint of iteration {self.checkpointed_iteration} is kept"
 
     def _synchronise(self) -> None:
         if self.device.type == "cuda":
@@ -179,23 +193,28 @@ class Trainer:
 
 
 class _Totals:
-    """Sums of statistics, kept on the device so that only a tick waits for it."""
+    """Sums of statistics since the last line of the log, kept on the device so that only the log waits for it."""
+
+    PREFIX = "log_sums."
 
     def __init__(self, device: torch.device) -> None:
-        self.count = 0
+        self.device = device
         self.sums: Statistics = {}
         self.counts: dict[str, int] = {}
         self.failed_at = torch.zeros((), dtype=torch.int64, device=device)
         self.failures: dict[str, Tensor] = {}
 
+    @property
+    def iterations(self) -> int:
+        return max(self.counts.values(), default=0)
+
     def add(self, statistics: Statistics, iteration: int) -> None:
-        self.count += 1
         failed = torch.zeros_like(self.failed_at, dtype=torch.bool)
         for name, value in statistics.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
             self.counts[name] = self.counts.get(name, 0) + 1
             bad = ~torch.isfinite(value)
-            # What fails later in the same tick only follows from the first failure.
+            # What fails in later iterations only follows from the first failure.
             earlier = self.failures.get(name, torch.zeros_like(failed))
             self.failures[name] = earlier | (bad & (self.failed_at == 0))
             failed |= bad
@@ -208,42 +227,25 @@ class _Totals:
         iteration = int(self.failed_at)
         return iteration or None, [name for name, failed in self.failures.items() if bool(failed)]
 
+    def capture(self) -> dict[str, Tensor]:
+        return {self.PREFIX + name: total for name, total in self.sums.items()}
+
+    def restore(self, tensors: dict[str, Tensor], counts: dict[str, int]) -> None:
+        self.sums = {name.removeprefix(self.PREFIX): total.to(self.device) for name, total in tensors.items()}
+        self.counts = {name: int(counts[name]) for name in self.sums}
+
 
 def make_networks(settings: Configuration, sample_shape: tuple[int, ...]) -> Networks:
-    """The networks that the settings ask for, with fresh weights."""
-    return Networks(
-        sample_shape,
-        settings.latent_space,
-        over_clusters=settings.over_clusters if settings.invariance else 0,
-        averaging=settings.averaging > 0,
-    )
-
-
-def restore_networks(networks: Networks, tensors: dict[str, Tensor]) -> None:
-    """Loads the weights of a checkpoint.
-
-    Raises:
-        RuntimeError: they do not fit.
-    """
-    prefix = "networks."
-    networks.load_state_dict(
-        {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    )
+    """The networks that the settings ask for, their weights drawn from the settings' seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(settings.seed, "weights"))
+        return Networks(
+            sample_shape,
+            settings.latent_space,
+            over_clusters=settings.over_clusters if settings.invariance else 0,
+            averaging=settings.averaging > 0,
+        )
 
 
 def _due(iteration: int, every: int) -> bool:
     return every > 0 and iteration % every == 0
-
-
-def _optimiser_tensors(optimiser: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
-    state = optimiser.state_dict()["state"]
-    return {f"{prefix}{index}.{key}": tensor for index, entry in state.items() for key, tensor in entry.items()}
-
-
-def _restore_optimiser(optimiser: torch.optim.Optimizer, prefix: str, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith(prefix):
-            index, key = name.removeprefix(prefix).split(".")
-            state.setdefault(int(index), {})[key] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

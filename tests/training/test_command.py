@@ -18,7 +18,7 @@ from infosink.training.trained_model import load_trained_model
 from PIL import Image
 
 COMMAND = Path(sys.executable).with_name("infosink-train")
-QUICK_TRAINING = ["--preset", "quick", "--batch-size", "128", "--lambda", "1.5"]
+QUICK_TRAINING = ["--preset", "quick", "--batch-size", "128"]
 FAST = ["--dual-learning-rate", "0.001", "--code-learning-rate", "0.001", "--generator-learning-rate", "0.001"]
 
 
@@ -55,7 +55,7 @@ def test_the_information_term_makes_the_category_mean_the_mode(runs):
 def test_a_run_leaves_what_it_promises_and_names_its_categories(runs):
     run = runs["informative"]
     config = json.loads((run / "config.json").read_text())
-    assert config["lambda_"] == 1.5
+    assert config["lambda"] == 1.5
     assert config["data"]["options"] == {"data_directory": None, "sigma": None, "channels": None}
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["iteration"] == 400
@@ -144,6 +144,11 @@ def not_empty(path: Path) -> None:
     (path / "runs" / "gaussians" / "thesis.txt").write_text("years of work")
 
 
+def contents(directory: Path) -> dict[Path, bytes]:
+    """Every file and folder below a directory."""
+    return {path: path.read_bytes() if path.is_file() else b"" for path in directory.rglob("*")}
+
+
 def corrupt_mnist(path: Path) -> None:
     (path / "mnist").mkdir()
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
@@ -165,17 +170,79 @@ def corrupt_mnist(path: Path) -> None:
         (["mnist", "--data-dir", "nowhere"], None, 1, "nowhere"),
         (["image-folder"], None, 1, "--data-dir"),
         (["gaussians", "--device", "tpu"], None, 2, "'tpu' is not one of"),
+        (["gaussians", "--sigma", "nan"], None, 1, "nan"),
+        (["gaussians", "-o", "x" * 300], None, 1, "name another with --output"),
+        (["gaussians", "-o", "x" * 300, "--resume"], None, 1, "cannot read"),
+        (["gaussians", "--batch-size", "65536", "--sinkhorn-iterations", "99999"], None, 1, "at most 10000"),
     ],
 )
 def test_a_mistake_is_named_before_any_work(tmp_path, arguments, prepare, code, message):
     if prepare:
         prepare(tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    before = contents(tmp_path)
     done = infosink_train(*arguments, "--iterations", "1", cwd=tmp_path)
     assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert contents(tmp_path) == before
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_starts_again(tmp_path):
+    sizes = ["--preset", "quick", "--batch-size", "8", "--iterations", "4"]
+    assert infosink_train("gaussians", *sizes, "-o", "run", cwd=tmp_path).returncode == 0
+    first = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
+    (tmp_path / "run" / "checkpoint.safetensors").unlink()
+    again = infosink_train("gaussians", "--resume", "-o", "run", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == first
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_name_with_markup_or_spaces_is_shown_as_it_is_and_can_be_pasted(tmp_path):
+    sizes = ["--preset", "quick", "--batch-size", "8", "--iterations", "1"]
+    done = infosink_train("gaussians", *sizes, "-o", "[/bold] :smile: run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "infosink-export '[/bold] :smile: run'" in done.stdout
+
+
+def test_data_that_moved_is_found_by_data_dir_and_data_that_changed_is_refused(tmp_path):
+    (tmp_path / "images").mkdir()
+    for index in range(20):
+        Image.new("L", (32, 32), 10 * index).save(tmp_path / "images" / f"{index:02d}.png")
+    sizes = ["--preset", "quick", "--batch-size", "4", "--view-batch-size", "4", "--iterations", "2"]
+    done = infosink_train("image-folder", "--data-dir", "images", *sizes, "-o", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "images").rename(tmp_path / "moved")
+    arguments = ("image-folder", "--resume", "--iterations", "3", "-o", "run")
+    gone = infosink_train(*arguments, cwd=tmp_path)
+    assert gone.returncode == 1
+    assert "images" in gone.stderr
+    moved = infosink_train(*arguments, "--data-dir", "moved", cwd=tmp_path)
+    assert moved.returncode == 0, moved.stderr
+    (tmp_path / "moved" / "05.png").unlink()
+    changed = infosink_train("image-folder", "--resume", "--iterations", "4", "-o", "run", cwd=tmp_path)
+    assert changed.returncode == 1
+    assert "the data is not what the run was trained on" in changed.stderr
+
+
+def test_two_processes_do_not_train_in_one_directory(tmp_path):
+    arguments = ["gaussians", "--preset", "quick", "--batch-size", "8", "--iterations", "1000000", "-o", "run"]
+    with subprocess.Popen([COMMAND, *arguments], stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert any("forecast" in line for line in process.stderr)
+        second = infosink_train("gaussians", "--resume", "-o", "run", cwd=tmp_path)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert second.returncode == 1
+    assert "another infosink-train is at work" in second.stderr
+    assert "stopping after this iteration; once more to quit without saving" in said
+
+
+def test_a_run_whose_reader_has_gone_saves_what_it_has(tmp_path):
+    arguments = ["gaussians", "--preset", "quick", "--batch-size", "8", "--iterations", "1000000", "-o", "run"]
+    with subprocess.Popen([COMMAND, *arguments], stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert "preset quick" in process.stderr.readline()
+        process.stderr.close()
+    assert RunDirectory.open(tmp_path / "run").read_checkpoint().header["iteration"] > 0
 
 
 def test_resuming_with_another_hyperparameter_is_refused(runs):
@@ -187,8 +254,14 @@ def test_resuming_with_another_hyperparameter_is_refused(runs):
 def test_a_finished_run_says_what_to_do_next(runs):
     done = infosink_train("eight-gaussians", "-o", runs["baseline"], "--resume")
     assert done.returncode == 1
-    assert "has finished its 400 iterations" in done.stderr
+    assert "has done 400 iterations, and 400 are asked for" in done.stderr
     assert "infosink-export" in done.stderr
+
+
+def test_dry_run_of_a_resumed_run_is_that_run(runs):
+    done = infosink_train("eight-gaussians", "-o", runs["baseline"], "--resume", "--dry-run", "--iterations", "500")
+    assert json.loads(done.stdout)["lambda"] == 0
+    assert json.loads(done.stdout)["iterations"] == 500
 
 
 def test_cuda_that_cannot_be_had_is_refused(tmp_path):

@@ -1,9 +1,12 @@
 """A run on disk: resuming, stopping, and what happens when something goes wrong."""
 
+import io
 import json
-import resource
+import math
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,10 @@ import pytest
 import torch
 from infosink.training.configuration import Configuration, ConfigurationError, preset_configuration
 from infosink.training.datasets import Dataset, open_dataset
+from infosink.training.progress import ProgressReporter
 from infosink.training.run_directory import RunDirectory, RunDirectoryError
 from infosink.training.trainer import FORECAST_AT, Schedule, Trainer, TrainingDivergedError
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 CPU = torch.device("cpu")
@@ -20,10 +25,14 @@ CPU = torch.device("cpu")
 
 class Recorder:
     def __init__(self) -> None:
+        self.iterations: list[int] = []
         self.records: list[dict[str, Any]] = []
         self.forecasts: list[float] = []
 
-    def tick(self, record: dict[str, Any]) -> None:
+    def iterated(self, iteration: int) -> None:
+        self.iterations.append(iteration)
+
+    def logged(self, record: dict[str, Any]) -> None:
         self.records.append(record)
 
     def forecast(self, seconds_per_iteration: float) -> None:
@@ -73,26 +82,39 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(name, preset, overri
     assert untimed(tmp_path / "whole") == untimed(tmp_path / "parts")
 
 
-def test_a_stop_between_ticks_is_resumed_without_a_gap_in_the_log(tmp_path):
+def test_a_stop_between_lines_of_the_log_is_not_seen_in_it(tmp_path):
     """The log of a killed run may be ahead of its checkpoint; what is past it is written again, once."""
     dataset, settings = open_dataset("gaussians"), preset_configuration("gaussians", iterations=8, batch_size=8)
-    made = trainer(tmp_path / "run", settings, dataset)
-    train(made, Schedule(1, 0, 3), stop_at=4)
-    with (tmp_path / "run" / "metrics.jsonl").open("a") as log:
-        log.write('{"iteration": 5, "loss": 1.0}\n{"iterat')
-    train(trainer(tmp_path / "run", settings, dataset, resume=True), Schedule(1, 0, 0))
-    assert [record["iteration"] for record in untimed(tmp_path / "run")] == list(range(1, 9))
+    train(trainer(tmp_path / "whole", settings, dataset), Schedule(4, 0, 0))
+    train(trainer(tmp_path / "parts", settings, dataset), Schedule(4, 0, 0), stop_at=6)
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as log:
+        log.write('{"iteration": 7, "loss": 1.0}\n{"iterat')
+    train(trainer(tmp_path / "parts", settings, dataset, resume=True), Schedule(4, 0, 0))
+    assert untimed(tmp_path / "parts") == untimed(tmp_path / "whole")
 
 
-def test_ticks_pictures_checkpoints_and_the_forecast_come_when_they_should(tmp_path):
+def test_looking_more_often_does_not_change_what_is_learned(tmp_path):
+    dataset, settings = open_dataset("gaussians"), preset_configuration("gaussians", iterations=6, batch_size=8)
+    train(trainer(tmp_path / "seldom", settings, dataset), Schedule(6, 0, 0))
+    train(trainer(tmp_path / "often", settings, dataset), Schedule(1, 2, 2))
+    seldom, often = (load_file(tmp_path / run / "checkpoint.safetensors") for run in ("seldom", "often"))
+    assert all(torch.equal(seldom[name], often[name]) for name in seldom)
+
+
+def test_log_pictures_and_the_forecast_come_when_they_should(tmp_path):
     dataset = open_dataset("eight-gaussians")
     settings = preset_configuration("eight-gaussians", "quick", iterations=FORECAST_AT + 5, batch_size=8)
     recorder = train(trainer(tmp_path, settings, dataset), Schedule(10, 20, 0))
     assert [record["iteration"] for record in recorder.records] == [10, 20, 25]
     assert len(recorder.forecasts) == 1
+    assert recorder.iterations == list(range(1, FORECAST_AT + 6))
     assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["000020.png", "000025.png"]
-    for name in ("dual_value", "self_dual_value", "information", "plan_perplexity", "column_marginal_error", "spread"):
+    for name in ("dual_value", "self_dual_value", "information", "plan_perplexity", "column_marginal_error"):
         assert all(isinstance(record[name], float) for record in recorder.records)
+    for record in recorder.records:
+        assert 0 <= record["code_recovery"] <= 1
+        assert record["code_information"] <= math.log(8)
+        assert record["spread"] > 0
     assert not list(tmp_path.rglob("*partial*"))
 
 
@@ -116,7 +138,7 @@ def test_a_nan_stops_the_run_names_the_iteration_and_keeps_the_checkpoint(tmp_pa
     with torch.no_grad():
         made.networks.generator[0].weight[0, 0] = float("nan")
     with pytest.raises(TrainingDivergedError, match=r"at iteration 5: .*dual_value.*checkpoint of iteration 4 is kept"):
-        train(made, Schedule(20, 0, 0))
+        train(made, Schedule(20, 0, 7))
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == good
 
 
@@ -125,6 +147,7 @@ def test_a_full_disk_loses_no_earlier_checkpoint(tmp_path):
     script = """
 import resource, signal, sys, torch
 from pathlib import Path
+from infosink.training.progress import ProgressReporter
 from infosink.training.run_directory import RunDirectory, RunDirectoryError
 run = RunDirectory(Path(sys.argv[1]))
 run.write_checkpoint({"weights": torch.ones(1000)}, {"iteration": 1})
@@ -140,7 +163,34 @@ except RunDirectoryError as error:
     assert header == {"iteration": 1}
     assert tensors["weights"].sum() == 1000
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize("write", ["write_configuration", "append_metrics", "forget_metrics_after", "write_picture"])
+def test_a_full_disk_is_named_wherever_it_shows(tmp_path, write):
+    script = """
+import resource, sys
+from pathlib import Path
+from infosink.training.configuration import preset_configuration
+from infosink.training.progress import ProgressReporter
+from infosink.training.run_directory import RunDirectory, RunDirectoryError
+run = RunDirectory(Path(sys.argv[1]))
+run.append_metrics({"iteration": 1})
+resource.setrlimit(resource.RLIMIT_FSIZE, (8, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+arguments = {
+    "write_configuration": (preset_configuration("mnist"), {}),
+    "append_metrics": ({"iteration": 2},),
+    "forget_metrics_after": (1,),
+    "write_picture": (1, lambda path: path.write_bytes(bytes(100))),
+}
+try:
+    getattr(run, sys.argv[2])(*arguments[sys.argv[2]])
+except RunDirectoryError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script, tmp_path, write], capture_output=True, text=True, check=True)
+    assert "cannot write" in done.stdout
+    assert done.stdout.strip().endswith("free some space")
+    assert not list(tmp_path.rglob("*partial*"))
 
 
 @pytest.mark.parametrize(
@@ -160,12 +210,91 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path, damage, message):
         trainer(tmp_path, settings, dataset, resume=True)
 
 
-def test_a_checkpoint_of_other_networks_is_refused(tmp_path):
+def rewritten(path: Path, edit: Callable[[dict[str, torch.Tensor], dict[str, Any]], None]) -> None:
+    """A checkpoint with its tensors and header edited."""
+    run = RunDirectory(path)
+    tensors, header, _ = run.read_checkpoint()
+    edit(tensors, header)
+    run.write_checkpoint(tensors, header)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t, h: t.pop("optimisers.code.0.exp_avg"), "optimisers.code.0.exp_avg is missing"),
+        (lambda t, h: t.update({"optimisers.code.0.exp_avg": torch.zeros(3)}), "of another shape"),
+        (lambda t, h: t.update({"optimisers.trunk.0.exp_avg": torch.zeros(3)}), "belongs to no optimiser"),
+        (lambda t, h: t.pop("networks.trunk.0.weight"), "networks are not those of config.json"),
+        (lambda t, h: t.update(random=torch.zeros(3)), "random state"),
+        (lambda t, h: h.update(device="cuda"), "trained on cuda: use --device cuda"),
+        (lambda t, h: h.update(iteration="six"), "is damaged"),
+        (lambda t, h: h.pop("log_counts"), "is damaged"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, edit, message):
+    dataset, settings = open_dataset("gaussians"), preset_configuration("gaussians", iterations=2, batch_size=8)
+    train(trainer(tmp_path, settings, dataset))
+    rewritten(tmp_path, edit)
+    with pytest.raises(RunDirectoryError, match=message):
+        trainer(tmp_path, settings, dataset, resume=True)
+
+
+@pytest.mark.parametrize("overrides", [dict(noise=7), dict(generator_learning_rate=1e-3), dict(dual_update="joint")])
+def test_a_configuration_that_was_changed_is_refused_and_more_iterations_are_not(tmp_path, overrides):
     dataset, settings = open_dataset("gaussians"), preset_configuration("gaussians", iterations=1, batch_size=8)
     train(trainer(tmp_path, settings, dataset))
-    other = preset_configuration("gaussians", iterations=2, batch_size=8, noise=7)
-    with pytest.raises(RunDirectoryError, match=r"does not fit config.json"):
+    other = preset_configuration("gaussians", iterations=1, batch_size=8, **overrides)
+    with pytest.raises(RunDirectoryError, match=r"config.json is not what it was"):
         trainer(tmp_path, other, dataset, resume=True)
+    more = preset_configuration("gaussians", iterations=3, batch_size=8)
+    assert trainer(tmp_path, more, dataset, resume=True).iteration == 1
+
+
+@pytest.mark.parametrize("damage", [b"[1]\n", b'{"iteration": "x"}\n', b"\xff\n", b"{\n"])
+def test_a_damaged_log_is_named(tmp_path, damage):
+    (tmp_path / "metrics.jsonl").write_bytes(damage)
+    with pytest.raises(RunDirectoryError, match=r"metrics.jsonl is damaged"):
+        RunDirectory(tmp_path).read_metrics()
+
+
+def test_what_is_not_a_number_is_null_in_the_log(tmp_path):
+    RunDirectory(tmp_path).append_metrics({"iteration": 1, "spread": float("inf")})
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"iteration": 1, "spread": None}
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_terminal_shows_the_bar_and_every_number_of_health(width):
+    settings = preset_configuration("gaussians", iterations=50_000)
+    record = {
+        "iteration": 20, "dual_value": 0.1234, "self_dual_value": 5.678, "information": 1.25, "code_information": 0.75,
+        "plan_perplexity": 12.34, "column_marginal_error": 0.0567, "spread": 1.08, "samples_per_second": 2345.6,
+    }  # fmt: skip
+    console = Console(
+        file=io.StringIO(), force_terminal=True, width=width, color_system=None, _environ={"TERM": "xterm"}
+    )
+    reporter = ProgressReporter(settings, 0, console=console)
+    with reporter:
+        reporter.forecast(2.0)
+        for iteration in range(1, 21):
+            reporter.iterated(iteration)
+        reporter.logged(record)
+    shown = console.file.getvalue()
+    assert "27 h 46 min to go" in shown
+    assert "--preset quick" in shown
+    for number in (
+        "gaussians",
+        "20/50000",
+        "0.1234",
+        "5.678",
+        "1.25 nats",
+        "0.75 nats",
+        "12.3",
+        "0.057",
+        "1.08",
+        "2,346",
+    ):
+        assert number in shown
+    assert re.search(r"\d+:\d\d:\d\d", shown)  # time left
 
 
 @pytest.mark.parametrize(
