@@ -1,7 +1,8 @@
-# Every target sets up what it needs below .venv and reuses it; nothing else is touched.
+# Every target sets up what it needs below .venv and reuses it; data is fetched there too.
 # make demo    train for some minutes, export, serve, and sample digits into demo/
 # make test    lint, types, protos and all tests
 PYTHON ?= python3
+export INFOSINK_CACHE ?= $(CURDIR)/.venv/data
 VENV := .venv
 BIN := $(VENV)/bin
 BUF := $(VENV)/buf/node_modules/.bin/buf

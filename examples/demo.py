@@ -8,7 +8,6 @@ continued, and a finished one is used again.
 
 from __future__ import annotations
 
-import json
 import shlex
 import signal
 import subprocess
@@ -41,7 +40,7 @@ def train(directory: Path) -> None:
     if finished.exists():
         print(f"{finished} is there already: not training again")
         return
-    options = ["--resume"] if (directory / "run" / "checkpoint.safetensors").exists() else ["--preset", "quick"]
+    options = ["--resume"] if (directory / "run" / "config.json").exists() else ["--preset", "quick"]
     if options == ["--resume"] and is_complete(directory / "run"):
         print("the run is complete: not training again")
     else:
@@ -50,9 +49,15 @@ def train(directory: Path) -> None:
 
 
 def is_complete(run_directory: Path) -> bool:
-    """Whether the log of a run has reached its last iteration."""
-    wanted = json.loads((run_directory / "config.json").read_text())["iterations"]
-    return any(json.loads(line)["iteration"] == wanted for line in (run_directory / "metrics.jsonl").open())
+    """Whether a run has reached its last iteration."""
+    from infosink.training.run_directory import RunDirectory, RunDirectoryError
+
+    try:
+        directory = RunDirectory.open(run_directory)
+        reached = directory.read_checkpoint().header["iteration"]
+        return bool(reached >= directory.read_configuration()[0].iterations)
+    except RunDirectoryError:
+        return False
 
 
 def write_test_digit(path: Path) -> None:

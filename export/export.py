@@ -16,10 +16,10 @@ from .errors import ExportError
 from .graphs import encoder_graph, generator_graph
 from .metadata import Role, check_labels, check_licence, check_name, metadata
 from .parity import Parity, measure_parity
+from .replacement import replace_files
 
 GENERATOR_FILE = "gen.onnx"
 ENCODER_FILE = "q.onnx"
-DEFAULT_LICENCE = "Apache-2.0"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ExportedModel:
 
 
 def check_request(directory: Path, *, name: str, licence: str) -> None:
-    """Refuses what export_model would refuse before it starts; a missing directory is made.
+    """Refuses what export_model would refuse before it starts; makes nothing.
 
     Raises:
         ExportError: a name or licence cannot be used, or the directory cannot be written to.
@@ -46,8 +46,9 @@ def check_request(directory: Path, *, name: str, licence: str) -> None:
     check_name(name)
     check_licence(licence)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
+        # Of a link that leads nowhere too, it is the link that counts.
+        nearest = next(each for each in (directory, *directory.absolute().parents) if os.path.lexists(each))
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise _unwritable(directory, error) from error
@@ -61,18 +62,20 @@ def export_model(
     directory: Path,
     *,
     name: str | None = None,
-    licence: str = DEFAULT_LICENCE,
+    licence: str = "",
     report: Callable[[str], None] = lambda _: None,
 ) -> ExportedModel:
     """Writes gen.onnx and q.onnx, after a comparison with PyTorch that both must pass.
 
-    Files of an earlier export in that directory are replaced at the very end, or not at all.
+    Files of an earlier export in that directory stay until both new ones are written out; then q.onnx is replaced,
+    then gen.onnx, each by a rename. What stops it between the two leaves a new q.onnx beside an old gen.onnx; if they
+    come from different checkpoints, the server refuses the pair.
 
     Args:
         model: see load_trained_model.
         directory: where to write; made if missing.
         name: what a server calls the model by default; the data set's name unless given.
-        licence: of the weights, as an SPDX identifier.
+        licence: of the weights, as an SPDX identifier; empty for none stated.
         report: told of each stage as it begins.
 
     Raises:
@@ -93,27 +96,12 @@ def export_model(
         helper.set_model_props(graph, properties)
         check_contents(graph, directory)
     report(f"writing {ENCODER_FILE} and {GENERATOR_FILE}")
-    paths = {directory / ENCODER_FILE: encoder, directory / GENERATOR_FILE: generator}
-    _replace_together({path: graph.SerializeToString(deterministic=True) for path, graph in paths.items()})
-    return ExportedModel(directory / GENERATOR_FILE, directory / ENCODER_FILE, parity)
-
-
-def _replace_together(contents: dict[Path, bytes]) -> None:
-    """Writes every file under a temporary name beside its own, then renames them all, in order."""
-    temporaries = {path: path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}") for path in contents}
+    files = {ENCODER_FILE: encoder, GENERATOR_FILE: generator}
     try:
-        for path, temporary in temporaries.items():
-            with temporary.open("wb") as file:
-                file.write(contents[path])
-                file.flush()
-                os.fsync(file.fileno())
-        for path, temporary in temporaries.items():
-            temporary.replace(path)
+        replace_files(directory, {name: graph.SerializeToString(deterministic=True) for name, graph in files.items()})
     except OSError as error:
-        raise _unwritable(next(iter(contents)).parent, error) from error
-    finally:
-        for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
+        raise _unwritable(directory, error) from error
+    return ExportedModel(directory / GENERATOR_FILE, directory / ENCODER_FILE, parity)
 
 
 def _unwritable(directory: Path, error: OSError) -> ExportError:

@@ -19,6 +19,9 @@ from .errors import ExportError
 SCHEMA_VERSION = "1"
 Role = Literal["generator", "encoder"]
 
+UNSTATED_LICENCE = "LicenseRef-Unstated"
+"""Of weights whose licence nobody stated, in the notation of SPDX for what is not on its list."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LONGEST_LABEL = 128  # bytes
 _LONGEST_LICENCE = 256  # characters
@@ -40,17 +43,17 @@ def check_licence(licence: str) -> None:
     """Refuses a licence that is not a line of text.
 
     Raises:
-        ExportError: it is empty, too long, or has line breaks or control characters.
+        ExportError: it is blank, too long, or has line breaks or control characters. Empty means unstated.
     """
-    if not (licence.strip() and licence.isprintable() and len(licence) <= _LONGEST_LICENCE):
+    if licence and not (licence.strip() and licence.isprintable() and len(licence) <= _LONGEST_LICENCE):
         raise ExportError(
             f"the licence {licence[:40]!r} is not one line of 1 to {_LONGEST_LICENCE} characters: "
-            "give --licence an SPDX identifier, such as Apache-2.0"
+            "give --licence an SPDX identifier, or leave it out"
         )
 
 
 def check_labels(categories: Iterable[NamedCategory]) -> None:
-    """Refuses labels that no server would take.
+    """Refuses labels that no server would take; a category may have none, an empty one.
 
     Raises:
         ExportError: one is longer than 128 bytes or, read from a file system, no UTF-8.
@@ -74,7 +77,7 @@ def metadata(model: TrainedModel, role: Role, *, name: str, licence: str, parity
         model: that the file was made from.
         role: which of its two files this is.
         name: what a server calls the model by default.
-        licence: of the weights.
+        licence: of the weights; empty for none stated.
         parity_json: the differences from PyTorch that were found.
     """
     values = {
@@ -87,7 +90,7 @@ def metadata(model: TrainedModel, role: Role, *, name: str, licence: str, parity
         "checkpoint_sha256": model.checkpoint_sha256,
         "config": model.configuration.to_json(),
         "parity": parity_json,
-        "licence": licence,
+        "licence": licence or UNSTATED_LICENCE,
     }
     return {f"infosink.{key}": value for key, value in sorted(values.items())}
 

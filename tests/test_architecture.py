@@ -1,6 +1,7 @@
 """The rules of ARCHITECTURE.md: who may import whom, and what stays out of which process."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -25,23 +26,58 @@ NEVER_LOADED = {
 }
 
 
-def imported_packages(path: Path) -> set[str]:
-    """The parts of infosink that a module imports by their full name."""
-    names = []
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported_parts(source: str, package: str) -> set[str]:
+    """The parts of infosink that a module of a package imports; its own only where it is named in full."""
+    absolute, relative = [], []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return {name.split(".")[1] for name in names if name.startswith("infosink.")}
+            absolute += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            name = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            (relative if node.level else absolute).extend(f"{name}.{alias.name}" for alias in node.names)
+    own = package.split(".")[1]
+    return {part for name in absolute if (part := part_of(name))} | {
+        part for name in relative if (part := part_of(name)) != own
+    }
+
+
+def part_of(name: str) -> str | None:
+    """The part of infosink in which a full name lies."""
+    root, *below = name.split(".")
+    return below[0] if root == "infosink" and below else None
+
+
+@pytest.mark.parametrize(
+    ("statement", "parts"),
+    [
+        ("import infosink.training.launch", {"training"}),
+        ("from infosink import training", {"training"}),
+        ("from infosink.training import launch", {"training"}),
+        ("from infosink.serving import errors", {"serving"}),
+        ("from ... import training", {"training"}),
+        ("from ...training import launch", {"training"}),
+        ("from ...training.datasets.images import LabelledPixels", {"training"}),
+        ("def late():\n    from ... import training", {"training"}),
+        ("from ..errors import StartupError", set()),
+        ("from .png import encode", set()),
+        ("from . import png", set()),
+        ("import training", set()),
+    ],
+)
+def test_every_way_to_import_a_part_is_seen(statement, parts):
+    assert imported_parts(statement, "infosink.serving.pictures") == parts
 
 
 @pytest.mark.parametrize("part", MAY_IMPORT)
 def test_parts_import_only_what_they_may(part):
     modules = sorted((REPOSITORY / part).rglob("*.py"))
     assert len(modules) > 3
-    foreign = {str(path.relative_to(REPOSITORY)): imported_packages(path) - MAY_IMPORT[part] for path in modules}
-    assert {path: names for path, names in foreign.items() if names} == {}
+    foreign = {}
+    for path in modules:
+        name = path.relative_to(REPOSITORY)
+        package = ".".join(("infosink", *name.parent.parts))
+        foreign[str(name)] = imported_parts(path.read_text(), package) - MAY_IMPORT[part]
+    assert {name: parts for name, parts in foreign.items() if parts} == {}
 
 
 @pytest.mark.parametrize("module", NEVER_LOADED)

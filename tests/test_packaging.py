@@ -1,28 +1,43 @@
 """The wheel and the source distribution, as somebody else would install them."""
 
+import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def distributions(tmp_path_factory) -> tuple[Path, Path]:
-    """The wheel and the source distribution, built from what git would commit."""
-    source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+def committed() -> set[str]:
+    """The files that git would commit."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split("\0"):
-        if name and (REPOSITORY / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((REPOSITORY / name).read_bytes())
-    subprocess.run([sys.executable, "-m", "build", "--outdir", output, source], check=True, capture_output=True)
-    (wheel,), (sdist,) = output.glob("*.whl"), output.glob("*.tar.gz")
+    names = subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split("\0")
+    return {name for name in names if (REPOSITORY / name).is_file()}
+
+
+@pytest.fixture(scope="module")
+def distributions(committed, tmp_path_factory) -> tuple[Path, Path]:
+    """The source distribution, built from what git would commit, and the wheel, built from nothing but that."""
+    source, unpacked, output = (tmp_path_factory.mktemp(name) for name in ("source", "unpacked", "dist"))
+    for name in committed:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, source / name)
+    build = [sys.executable, "-m", "build", "--outdir", output]
+    subprocess.run([*build, "--sdist", source], check=True, capture_output=True)
+    (sdist,) = output.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(unpacked, filter="data")
+    (project,) = unpacked.iterdir()
+    subprocess.run([*build, "--wheel", project], check=True, capture_output=True)
+    (wheel,) = output.glob("*.whl")
     return wheel, sdist
 
 
@@ -41,13 +56,12 @@ def test_the_wheel_holds_infosink_and_nothing_else(distributions):
     assert "infosink-0.1.0.dist-info/licenses/LICENSE" in names
 
 
-def test_the_source_distribution_builds_the_same_wheel(distributions):
-    """build makes the wheel from the sdist, so that the wheel's contents show what the sdist lacks; its own are few."""
+def test_the_source_distribution_holds_all_that_git_does(committed, distributions):
     _, sdist = distributions
     with tarfile.open(sdist) as archive:
-        names = archive.getnames()
-    for needed in ("LICENSE", "README.md", "protos/infosink/v1/model.proto", "training/algorithm.py"):
-        assert f"infosink-0.1.0/{needed}" in names
+        names = {member.name.removeprefix("infosink-0.1.0/") for member in archive if member.isfile()}
+    generated = {name for name in names if name in ("PKG-INFO", "setup.cfg") or name.startswith("infosink.egg-info/")}
+    assert names - generated == committed
 
 
 def test_both_pass_the_index_check(distributions):
@@ -60,12 +74,12 @@ def test_both_pass_the_index_check(distributions):
     assert checked.returncode == 0, checked.stdout
 
 
-def install(directory: Path, wheel: Path, extra: str = "") -> Path:
+def install(directory: Path, wheel: Path, extra: str = "", constraints: Path = REPOSITORY / "constraints.txt") -> Path:
     """A fresh environment with the wheel and an extra; returns its bin."""
     venv.create(directory, with_pip=True)
     requirement = f"infosink{extra} @ {wheel.as_uri()}"
     pip = [directory / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "-c", REPOSITORY / "constraints.txt", requirement], check=True, capture_output=True)
+    subprocess.run([*pip, "-c", constraints, requirement], check=True, capture_output=True)
     return directory / "bin"
 
 
@@ -91,6 +105,22 @@ def test_the_bare_install_is_the_client_and_names_the_missing_extras(distributio
         assert missing.returncode == 1
         (line,) = missing.stderr.strip().splitlines()
         assert f"infosink[{extra}]" in line
+
+
+def test_the_client_runs_with_the_oldest_dependencies_it_allows(distributions, tmp_path):
+    wheel, _ = distributions
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    oldest = {}
+    for requirement in map(Requirement, project["dependencies"]):
+        (oldest[requirement.name],) = (limit.version for limit in requirement.specifier if limit.operator == ">=")
+    constraints = tmp_path / "oldest.txt"
+    constraints.write_text("".join(f"{name}=={version}\n" for name, version in oldest.items()))
+    commands = install(tmp_path / "oldest", wheel, constraints=constraints)
+    helped = subprocess.run([commands / "infosink", "--help"], capture_output=True, text=True, check=False)
+    assert helped.returncode == 0, helped.stderr
+    words = [commands / "infosink", "models", "--server", "127.0.0.1:1", "--timeout", "5"]
+    unreachable = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert unreachable.returncode == 3, unreachable.stderr
 
 
 @pytest.mark.slow

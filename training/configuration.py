@@ -175,7 +175,8 @@ _TABLE_2 = {"lambda": 0.05} | dict(
 _QUICK_POINTS = dict(solver="sinkhorn", batch_size=256, iterations=5_000, sinkhorn_iterations=30)
 _QUICK_IMAGES = dict(
     solver="sinkhorn", batch_size=100, iterations=1_000, dual_learning_rate=5e-4, code_learning_rate=5e-4,
-    generator_learning_rate=5e-4, invariance=1.0, over_clusters=50, listening=0.02, listening_from=300,
+    generator_learning_rate=5e-4, invariance=1.0, over_clusters=50, listening=0.02, listening_from=200,
+    averaging=0.99,
 )  # fmt: skip
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {

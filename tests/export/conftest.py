@@ -28,7 +28,9 @@ Array = npt.NDArray[Any]
 
 
 class Silent:
-    def tick(self, record: dict[str, Any]) -> None: ...
+    def iterated(self, iteration: int) -> None: ...
+
+    def logged(self, record: dict[str, Any]) -> None: ...
 
     def forecast(self, seconds_per_iteration: float) -> None: ...
 
@@ -38,11 +40,10 @@ def gaussians_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the 25 Gaussians, with an averaged generator; no style codes."""
     path = tmp_path_factory.mktemp("runs") / "gaussians"
     settings = preset_configuration("gaussians", "quick", iterations=3, batch_size=64, averaging=0.9)
-    run = RunDirectory.create(path)
-    run.write_configuration(
-        settings, {"options": {"data_directory": None, "sigma": None, "channels": None}, "facts": {}}
-    )
-    Trainer(run, settings, open_dataset("gaussians"), torch.device("cpu")).train(Schedule(), Silent(), lambda: False)
+    run, dataset = RunDirectory.create(path), open_dataset("gaussians")
+    options = {"data_directory": None, "sigma": None, "channels": None}
+    run.write_configuration(settings, {"options": options, "facts": dataset.describe()})
+    Trainer(run, settings, dataset, torch.device("cpu")).train(Schedule(), Silent(), lambda: False)
     return path
 
 
@@ -53,7 +54,10 @@ def gaussians(gaussians_run: Path) -> TrainedModel:
 
 @pytest.fixture(scope="session")
 def mnist_as_trained(mnist_directory: Path) -> tuple[Networks, TrainedModel]:
-    """Networks as training leaves them, and the model made of them: two styles, images of the first 512 digits."""
+    """Networks as training leaves them, and the model made of them: two styles, images of the first 512 digits.
+
+    The last category has no label, as one to which Q assigns no sample.
+    """
     settings = preset_configuration("mnist", "paper", iterations=1, batch_size=8, dual_steps=1)
     dataset = open_dataset("mnist", data_directory=mnist_directory)
     pixels, labels = dataset.training
@@ -69,7 +73,8 @@ def mnist_as_trained(mnist_directory: Path) -> tuple[Networks, TrainedModel]:
         samples=(dataset.draw(256, random) for _ in range(2)),
         latents=(latent_space.draw(256, random) for _ in range(2)),
     )
-    categories = [NamedCategory(str(9 - k), 0.9, 0.1, 0.01 * k) for k in range(settings.categories)]
+    named = [NamedCategory(str(9 - k), 0.9, 1 / 9, 0.01 * k) for k in range(settings.categories - 1)]
+    categories = [*named, NamedCategory("", 0.0, 0.0, 0.5)]
     model = TrainedModel(settings, dataset, networks, categories, checkpoint_sha256="5e" * 32, iteration=1)
     return as_trained, model
 

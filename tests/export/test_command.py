@@ -13,8 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from infosink.export.command import main
 from infosink.export.export import ExportedModel
-from infosink.training.configuration import Configuration
-from infosink.training.run_directory import RunDirectory
+from infosink.training.trained_model import TrainedModel
 from safetensors.torch import load_file, save_file
 
 COMMAND = Path(sys.executable).with_name("infosink-export")
@@ -32,6 +31,7 @@ def complaint(result: Result) -> str:
     assert result.exit_code == 1, result.output
     assert isinstance(result.exception, SystemExit)
     (line,) = [line for line in result.stderr.splitlines() if not line.endswith("...")]
+    assert line.startswith("Error: ")
     return line
 
 
@@ -41,13 +41,13 @@ def copied_run(gaussians_run: Path, tmp_path: Path) -> Path:
 
 
 def test_a_run_is_exported_with_the_same_bytes_by_another_process(
-    copied_run: Path, gaussians_files: ExportedModel, tmp_path: Path
+    copied_run: Path, gaussians: TrainedModel, gaussians_files: ExportedModel, tmp_path: Path
 ) -> None:
     """The fixture's files were made in this process, from the same checkpoint at another place."""
     before = sorted(copied_run.iterdir())
     made = tmp_path / "new folder" / "models"
     finished = subprocess.run(
-        [COMMAND, copied_run, "--output", made, "--name", "dots", "--licence", "MIT"],
+        [COMMAND, copied_run, "-o", made, "--name", "dots", "--licence", "MIT"],
         capture_output=True,
         text=True,
         timeout=LIMIT,
@@ -63,8 +63,12 @@ def test_a_run_is_exported_with_the_same_bytes_by_another_process(
     ]
     lines = finished.stdout.splitlines()
     assert lines[0].startswith("Checkpoint of iteration 3 of 3, SHA-256 ")
-    assert sum(bool(re.match(r" +\d+  \d+ +[\d.]+% +[\d.]+% +[\d.]+%$", line)) for line in lines) == 25
-    assert any(line.startswith("Largest differences from PyTorch: {") for line in lines)
+    table = [line for line in lines if re.match(r" +\d+  (\d+|\(no sample\)) +[\d.]+% +[\d.]+% +[\d.]+%$", line)]
+    assert len(table) == 25
+    unlabelled = sum(not category.label for category in gaussians.categories)
+    assert sum("(no sample)" in line for line in table) == unlabelled > 0
+    assert any(line.startswith("Largest differences from PyTorch: category_probability ") for line in lines)
+    assert "Licence of the weights: MIT" in lines
     assert f"{made / 'q.onnx'}  2.2 MB" in lines
     assert lines[-1] == f"Next: infosink-serve --model '{made / 'gen.onnx'}'"
     assert sorted(path.name for path in made.iterdir()) == ["gen.onnx", "q.onnx"]
@@ -75,8 +79,9 @@ def test_a_run_is_exported_with_the_same_bytes_by_another_process(
 
 def test_version_and_help() -> None:
     assert "version 0.1.0" in export("--version").output
-    text = export("--help").output
-    assert all(option in text for option in ("RUN", "--output", "--name", "--data-dir", "--licence", "--version"))
+    text = export("-h").output
+    assert all(option in text for option in ("RUN", "-o, --output", "--name", "--data-dir", "--licence", "--version"))
+    assert "(unstated)" in text
 
 
 def test_a_missing_run_is_refused(tmp_path: Path) -> None:
@@ -92,7 +97,9 @@ def test_a_damaged_configuration_is_refused(copied_run: Path) -> None:
 
 def test_a_run_without_a_checkpoint_is_refused(copied_run: Path) -> None:
     (copied_run / "checkpoint.safetensors").unlink()
-    assert "stopped before its first checkpoint" in complaint(export(copied_run))
+    made = copied_run / "new" / "models"
+    assert "stopped before its first checkpoint" in complaint(export(copied_run, "-o", made))
+    assert not made.parent.exists()
 
 
 def test_a_damaged_checkpoint_is_refused(copied_run: Path) -> None:
@@ -114,11 +121,10 @@ def test_a_checkpoint_of_other_networks_is_refused(copied_run: Path) -> None:
 
 
 def test_data_that_is_gone_is_named_and_can_be_found_again(copied_run: Path, tmp_path: Path) -> None:
-    run = RunDirectory.open(copied_run)
-    settings = json.loads((copied_run / "config.json").read_text())
-    del settings["data"]
-    options = {"data_directory": str(tmp_path / "gone"), "sigma": None, "channels": None}
-    run.write_configuration(Configuration.from_mapping(settings | {"dataset": "mnist"}), {"options": options})
+    values = json.loads((copied_run / "config.json").read_text())
+    values["dataset"] = "mnist"
+    values["data"]["options"]["data_directory"] = str(tmp_path / "gone")
+    (copied_run / "config.json").write_text(json.dumps(values))
     line = complaint(export(copied_run))
     assert f"{tmp_path / 'gone'} lacks train-images-idx3-ubyte" in line
     assert "--data-dir" in line
@@ -131,6 +137,10 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(copied_run:
     assert "cannot write to" in complaint(result)
     assert "--output" in complaint(result)
     assert "reading" not in result.stderr
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    result = export(copied_run, "--output", tmp_path / "dangling")
+    assert "cannot write to" in complaint(result)
+    assert "reading" not in result.stderr
     (copied_run / "gen.onnx").mkdir()
     assert "gen.onnx is a folder" in complaint(export(copied_run))
 
@@ -141,14 +151,32 @@ def test_a_name_that_cannot_be_served_is_refused_before_any_work(copied_run: Pat
     assert "reading" not in result.stderr
 
 
-@pytest.mark.parametrize("module", ["torch", "onnx", "onnxscript", "onnxruntime"])
-def test_a_missing_extra_is_named(gaussians_run: Path, module: str) -> None:
+def export_without(module: str, run: Path) -> subprocess.CompletedProcess[str]:
     code = f"import sys; sys.modules[{module!r}] = None; from infosink.export.command import main; main()"
-    finished = subprocess.run(
-        [sys.executable, "-c", code, gaussians_run], capture_output=True, text=True, timeout=LIMIT, check=False
-    )
+    return subprocess.run([sys.executable, "-c", code, run], capture_output=True, text=True, timeout=LIMIT, check=False)
+
+
+@pytest.mark.parametrize(
+    ("module", "distribution"),
+    [
+        ("torch", "torch"),
+        ("safetensors", "safetensors"),
+        ("onnx", "onnx"),
+        ("onnxscript", "onnxscript"),
+        ("onnxruntime", "onnxruntime or onnxruntime-gpu"),
+    ],
+)
+def test_a_missing_extra_is_named(gaussians_run: Path, module: str, distribution: str) -> None:
+    finished = export_without(module, gaussians_run)
     assert finished.returncode == 1
-    assert finished.stderr == f"Error: {module} is not installed: pip install 'infosink[export]'\n"
+    expected = f"Error: infosink-export needs {distribution}: install with pip install 'infosink[export]'\n"
+    assert finished.stderr == expected
+
+
+def test_a_module_of_no_extra_is_not_taken_for_one(gaussians_run: Path) -> None:
+    finished = export_without("google.protobuf", gaussians_run)
+    assert finished.stderr.splitlines()[-1].startswith("ModuleNotFoundError: ")
+    assert "infosink[export]" not in finished.stderr.splitlines()[-1]
 
 
 def test_help_needs_no_extra() -> None:

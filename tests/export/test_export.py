@@ -1,4 +1,4 @@
-"""An export as a whole: what the files say of themselves, and that they are replaced together or not at all."""
+"""An export as a whole: what the files say of themselves, and what a failure leaves behind."""
 
 import copy
 import dataclasses
@@ -42,12 +42,19 @@ def test_files_describe_themselves(mnist: TrainedModel, mnist_files: ExportedMod
     parity = json.loads(generator.pop("parity"))
     assert parity["sample"] == pytest.approx(mnist_files.parity.sample, rel=0.05)
     assert parity["pixels"] == mnist_files.parity.pixels
+    tolerance = parity["tolerance"]
+    assert tolerance.keys() == mnist_files.parity.differences.keys()
+    assert tolerance.pop("pixels") == 1
+    assert all(1e-5 <= value <= 1e-3 for value in tolerance.values())
+    assert parity["tolerance_rule"] == (
+        "max(1e-05, 4 x the float32 error of torch itself), at most 0.001; pixels: 1 level"
+    )
     assert generator == {
         "schema_version": "1",
         "name": "mnist",
         "data_set": "mnist",
         "checkpoint_sha256": mnist.checkpoint_sha256,
-        "licence": "Apache-2.0",
+        "licence": "LicenseRef-Unstated",
     }
 
 
@@ -87,7 +94,7 @@ def test_a_name_that_no_server_takes_is_refused(gaussians: TrainedModel, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("licence", ["", " ", "two\nlines", "x" * 257])
+@pytest.mark.parametrize("licence", [" ", "two\nlines", "x" * 257])
 def test_a_licence_that_is_no_line_is_refused(gaussians: TrainedModel, tmp_path: Path, licence: str) -> None:
     with pytest.raises(ExportError, match="not one line of 1 to 256 characters"):
         export_model(gaussians, tmp_path, licence=licence)

@@ -1,5 +1,6 @@
 """Exported files in a real server."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,7 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from infosink.export.export import ExportedModel
+from infosink.export.errors import ExportError
+from infosink.export.export import ExportedModel, export_model
+from infosink.export.metadata import metadata
+from infosink.serving.errors import StartupError
+from infosink.serving.model_file import describe
+from infosink.serving.served_model import load_model
 from infosink.training.information import code_posterior
 from infosink.training.trained_model import TrainedModel
 from infosink.v1.sampling_service_pb2 import (
@@ -59,7 +65,7 @@ def test_the_server_reads_the_description(stub: SamplingServiceStub, mnist: Trai
     assert served.infers_codes
     assert served.model.data_set == "mnist"
     assert served.model.checkpoint_sha256 == mnist.checkpoint_sha256
-    assert [category.label for category in served.model.latent_space.categories] == list("9876543210")
+    assert [category.label for category in served.model.latent_space.categories] == [*"987654321", ""]
     assert served.model.sample_space.image.padding_left == 2
 
 
@@ -86,6 +92,24 @@ def test_the_server_infers_what_torch_infers(stub: SamplingServiceStub, gaussian
     expected = code_posterior(networks.code_head(networks.trunk(samples)), 25).category_probability.numpy()
     np.testing.assert_allclose(array(response.category_probability), expected, rtol=0, atol=1e-5)
     assert list(response.categories) == expected.argmax(1).tolist()
+
+
+def test_export_and_server_agree_on_the_longest_name_and_label(gaussians: TrainedModel, tmp_path: Path) -> None:
+    def labelled(label: str) -> TrainedModel:
+        first, *others = gaussians.categories
+        return dataclasses.replace(gaussians, categories=[dataclasses.replace(first, label=label), *others])
+
+    label, name = "ü" * 64, "n" * 64
+    files = export_model(labelled(label), tmp_path, name=name)
+    served = load_model(
+        files.generator_path, name=None, encoder_path=None, device="cpu", threads=1, stream_samples=1000
+    )
+    assert (served.name, served.labels[0]) == (name, label)
+    for model, longer in ((labelled(label + "x"), name), (labelled(label), name + "n")):
+        with pytest.raises(ExportError):
+            export_model(model, tmp_path, name=longer)
+        with pytest.raises(StartupError, match=r"its name|a label is longer"):
+            describe(metadata(model, "generator", name=longer, licence="", parity_json="{}"), tmp_path)
 
 
 def tensor(values: npt.NDArray[np.float32]) -> Tensor:

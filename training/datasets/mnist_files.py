@@ -83,12 +83,18 @@ def mnist_cache() -> Path:
     """Returns the folder that fetched files are kept in.
 
     It is the sub-folder mnist of $INFOSINK_CACHE, else of $XDG_CACHE_HOME/infosink, else of ~/.cache/infosink.
+
+    Raises:
+        DatasetError: If none of them is set and there is no home folder.
     """
     if cache := os.environ.get("INFOSINK_CACHE"):
         return Path(cache).absolute() / "mnist"
     if cache := os.environ.get("XDG_CACHE_HOME"):
         return Path(cache) / "infosink" / "mnist"
-    return Path.home() / ".cache" / "infosink" / "mnist"
+    try:
+        return Path.home() / ".cache" / "infosink" / "mnist"
+    except RuntimeError as error:
+        raise DatasetError("No home folder to cache MNIST in. Set INFOSINK_CACHE to a folder.") from error
 
 
 def read_or_fetch(directory: Path, *, mirrors: Sequence[str] = MIRRORS) -> dict[MnistFile, bytearray]:
