@@ -48,7 +48,7 @@ class InformativeSinkhorn:
         self.code_parameters = list(networks.code_head.parameters())
         if networks.over_clustering is not None:
             self.code_parameters += networks.over_clustering.parameters()
-        # Coupled weight decay on Q's head alone: the head reads the trunk, it does not own it.
+        # Coupled weight decay on Q's heads alone: a head reads the trunk, it does not own it.
         self.optimisers: Optimisers = {
             **self.solver.optimisers,
             "code": adam(

@@ -2,19 +2,20 @@
 
 import copy
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
-from infosink.training.algorithm import InformativeSinkhorn
+from infosink.training.algorithm import InformativeSinkhorn, Statistics
 from infosink.training.configuration import Configuration, preset_configuration
 from infosink.training.datasets import Dataset, open_dataset
-from infosink.training.information import log_partition
+from infosink.training.ground_cost import l1
 from infosink.training.invariance import deform, invariance_information
-from infosink.training.networks import Networks
-from infosink.training.solvers import MinibatchSinkhorn, NeuralDuals
+from infosink.training.networks import Networks, batch_norms
+from infosink.training.solvers import MinibatchSinkhorn
 from infosink.training.trainer import make_networks
-from infosink.training.transport import column_marginal_error
-from torch import Tensor
+from infosink.training.transport import column_marginal_error, sinkhorn
+from torch import Tensor, nn
 
 SMALL_IMAGES = dict(batch_size=6, view_batch_size=6, sinkhorn_iterations=10, dual_steps=2, iterations=2)
 SMALL_POINTS = dict(batch_size=16, dual_steps=2, iterations=2)
@@ -41,6 +42,192 @@ def changed(before: dict[str, Tensor], networks: Networks) -> set[str]:
 
 def random(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def relative_error(actual: list[Tensor], expected: list[Tensor]) -> float:
+    """‖actual − expected‖ / ‖expected‖ over all tensors as one vector."""
+    a, b = (torch.cat([tensor.detach().double().flatten() for tensor in tensors]) for tensors in (actual, expected))
+    return ((a - b).norm() / b.norm()).item()
+
+
+def descend(loss: Tensor, rate: float, *parts: nn.Module, decay: float = 0.0) -> None:
+    weights = [weight for part in parts for weight in part.parameters()]
+    gradients = torch.autograd.grad(loss, weights)
+    with torch.no_grad():
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight -= rate * (gradient + decay * weight)
+
+
+def algorithm_1(networks: Networks, dataset: Dataset, settings: Configuration, draws: torch.Generator) -> Statistics:
+    """An iteration in the letter of the equations, with λQ inside (25), by plain gradient steps.
+
+    In float64 but for the networks. Returns the values at line 8.
+    """
+    space, size, epsilon, lambda_ = settings.latent_space, settings.batch_size, settings.epsilon, settings.lambda_
+    G, trunk, Q = networks.generator, networks.trunk, networks.code_head
+    D2, D4 = networks.potential, networks.self_potential
+
+    def cost(x: Tensor, y: Tensor) -> Tensor:
+        return (x[:, None] - y).abs().sum(2).double()
+
+    def transform(potential: Tensor, cost: Tensor) -> Tensor:
+        return -epsilon * ((potential - cost) / epsilon).exp().mean(1).log()
+
+    def dual_value(potential: Tensor, cost: Tensor) -> Tensor:
+        return transform(potential, cost).mean() + potential.mean()
+
+    def plan(potential: Tensor, cost: Tensor) -> Tensor:
+        return ((transform(potential, cost)[:, None] + potential - cost) / epsilon).exp().detach() / size**2
+
+    def data_problem() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        z, y = space.draw(size, draws), dataset.draw(size, draws)
+        features = trunk(y)
+        scores = Q(features).double()
+        return cost(G(z), y), z[:, : space.informative].double() @ scores.T, D2(features)[:, 0].double(), scores
+
+    def self_problem() -> tuple[Tensor, Tensor]:
+        x1, x2 = G(space.draw(size, draws)), G(space.draw(size, draws))
+        return cost(x1, x2), D4(trunk(x2.detach()))[:, 0].double()
+
+    def equation_24() -> Tensor:
+        c, q, d2, _ = data_problem()
+        return dual_value(d2, (c - lambda_ * q).detach())
+
+    def equation_27() -> Tensor:
+        c, d4 = self_problem()
+        return dual_value(d4, c.detach())
+
+    for _ in range(settings.dual_steps):
+        if settings.dual_update == "joint":
+            descend(-(equation_24() + equation_27()), settings.dual_learning_rate, trunk, D2, D4)
+        else:
+            descend(-equation_24(), settings.dual_learning_rate, trunk, D2)
+            descend(-equation_27(), settings.dual_learning_rate, trunk, D4)
+
+    c, q, d2, scores = data_problem()
+    self_c, d4 = self_problem()
+    P, H = plan(d2, c - lambda_ * q), plan(d4, self_c)
+    category, style = scores.split([space.categories, space.styles], 1)
+    partition = (category.exp().mean(1) * (style.sinh() / style).prod(1)).mean()
+    equation_31 = -(P * q).sum() + partition
+    equation_32 = (P * c).sum() - 0.5 * (H * self_c).sum()
+    L2, L4 = dual_value(d2, c - lambda_ * q), dual_value(d4, self_c)
+    descend(equation_31, settings.code_learning_rate, Q, decay=settings.code_weight_decay)
+    descend(equation_32, settings.generator_learning_rate, G)
+    return {
+        "dual_value": L2,
+        "self_dual_value": L4,
+        "loss": L2 - 0.5 * L4 + lambda_ * (partition - 1),
+        "information": (P * q).sum() + 1 - partition,
+        "plan_perplexity": (-(P * size * (P * size).log()).sum(1).mean()).exp(),
+        "column_marginal_error": (P.sum(0) - 1 / size).abs().sum(),
+        "generator_loss": equation_32,
+        "q_loss": equation_31,
+    }
+
+
+class Iteration(NamedTuple):
+    """One iteration, by the product and by the letter."""
+
+    start: Networks
+    product: Networks
+    letter: Networks
+    statistics: Statistics
+    expected_statistics: Statistics
+
+
+@pytest.fixture(scope="module", params=["sequential", "joint"])
+def iteration(request) -> Iteration:
+    """Under plain gradient steps, over the same parameters at the same rates: Adam's first step shows signs alone."""
+    model = algorithm(
+        open_dataset("gaussians"),
+        dual_update=request.param,
+        styles=2,
+        dual_learning_rate=0.05,
+        code_learning_rate=0.1,
+        generator_learning_rate=0.2,
+        code_weight_decay=0.3,
+    )
+    for optimisers in (model.optimisers, model.solver.optimisers):
+        for name, optimiser in optimisers.items():
+            (group,) = optimiser.param_groups
+            optimisers[name] = torch.optim.SGD(group["params"], lr=group["lr"], weight_decay=group["weight_decay"])
+    start, letter = copy.deepcopy(model.networks), copy.deepcopy(model.networks)
+    expected_statistics = algorithm_1(letter, model.dataset, model.settings, random())
+    statistics = model.iterate(1, random())
+    return Iteration(start, model.networks, letter, statistics, expected_statistics)
+
+
+@pytest.mark.parametrize("part", ["trunk", "potential", "self_potential", "code_head", "generator"])
+def test_each_network_moves_as_algorithm_1_says(iteration, part):
+    start, product, letter = (
+        list(networks.get_submodule(part).parameters())
+        for networks in (iteration.start, iteration.product, iteration.letter)
+    )
+    movement, expected = ([b - a for a, b in zip(start, end, strict=True)] for end in (product, letter))
+    assert relative_error(movement, expected) < 1e-4
+
+
+def test_the_reported_values_are_those_of_the_equations(iteration):
+    reported = {name: value.item() for name, value in iteration.statistics.items()}
+    expected = {name: value.item() for name, value in iteration.expected_statistics.items()}
+    assert reported == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_every_optimiser_is_adam_with_the_moments_of_the_run():
+    for preset in ("paper", "quick"):
+        model = algorithm(open_dataset("gaussians"), preset)
+        for optimiser in model.optimisers.values():
+            assert type(optimiser) is torch.optim.Adam  # whose weight decay is coupled, unlike AdamW's
+            assert optimiser.defaults["betas"] == (0.0, 0.9)
+
+
+@pytest.mark.parametrize("preset", ["paper", "quick"])
+def test_weight_decay_reaches_the_head_of_q_alone(preset):
+    models = [algorithm(open_dataset("gaussians"), preset, code_weight_decay=decay) for decay in (0.0, 0.1)]
+    for model in models:
+        model.iterate(1, random())
+    assert changed(models[0].networks.state_dict(), models[1].networks) == {"code_head"}
+
+
+def test_the_dual_steps_raise_both_dual_values_towards_their_suprema():
+    """Adam at fixed G and Q; on a held minibatch, whose Sinkhorn values no potential can exceed."""
+    model = algorithm(open_dataset("gaussians"), batch_size=64, dual_steps=50)
+    networks, settings, space, draws = model.networks, model.settings, model.settings.latent_space, random(1)
+    with torch.no_grad():
+        networks.generator[-1].weight.mul_(20)  # samples as far apart as the data
+        z, y = space.draw(64, draws), model.dataset.draw(64, draws)
+        x, x1, x2 = networks.generator(z), *(networks.generator(space.draw(64, draws)) for _ in range(2))
+        q = z[:, : space.informative] @ networks.code_head(networks.trunk(y)).T
+    cost, self_cost = l1(x, y), l1(x1, x2)
+
+    def values() -> Tensor:
+        with torch.no_grad():
+            features = networks.trunk(y)
+        plans = model.solver.plans(cost=cost, q=q, real_features=features, self_cost=self_cost, generated=x2)
+        return torch.stack([plans.value, plans.self_value])
+
+    suprema = torch.stack(
+        [sinkhorn(c, epsilon=settings.epsilon, iterations=500).value for c in (cost - settings.lambda_ * q, self_cost)]
+    )
+    before = values()
+    model.solver.improve(model.dataset, random(2))
+    after = values()
+    assert (after - before > (suprema - before) / 3).all()
+    assert (after < suprema).all()
+
+
+@pytest.mark.parametrize(("name", "preset"), [("gaussians", "paper"), ("mnist", "quick")])
+def test_the_running_statistics_of_the_trunk_follow_the_real_batch_alone(name, preset, mnist):
+    """Neither generated samples nor views nor a second reading of real ones leave a trace."""
+    dataset = mnist if name == "mnist" else open_dataset(name)
+    model = algorithm(dataset, preset, dual_steps=1, listening_from=0)
+    networks, size, replay = model.networks, model.settings.batch_size, random()
+    model.settings.latent_space.draw(size, replay)
+    mean = networks.trunk[0](dataset.draw(size, replay)).detach().transpose(0, 1).flatten(1).mean(1)
+    model.iterate(1, random())
+    torch.testing.assert_close(networks.trunk[1].running_mean, 0.1 * mean)
+    assert {layer.num_batches_tracked.item() for layer in batch_norms(networks.trunk)} == {1}
 
 
 @pytest.mark.parametrize("dual_update", ["sequential", "joint"])
@@ -81,14 +268,32 @@ def test_without_debiasing_the_self_potential_is_not_trained(mnist):
     assert statistics["self_dual_value"] == 0
 
 
-def test_listening_moves_the_generator_and_not_q(mnist):
-    """Two models differ in μ alone: after one step their Q is the same and their G is not."""
-    models = [algorithm(mnist, "quick", listening=mu, listening_from=0) for mu in (0.0, 0.5)]
+def test_invariance_moves_q_and_listening_moves_the_generator(mnist):
+    """Q's gradient gains −Δα ∇I_τ, G's gains −Δμ ∇E log q(k(z) | T G(z)), and neither anything else."""
+    models = [
+        algorithm(mnist, "quick", over_clusters=7, invariance=alpha, listening=mu, listening_from=0)
+        for alpha, mu in ((1.0, 0.0), (3.0, 5.0))
+    ]
+    networks, space, replay = copy.deepcopy(models[0].networks), models[0].settings.latent_space, random()
     for model in models:
         model.iterate(1, random())
-    without, with_listening = (model.networks.state_dict() for model in models)
-    differing = {name.split(".")[0] for name in without if not torch.equal(without[name], with_listening[name])}
-    assert differing == {"generator"}
+
+    def information(scores: Tensor) -> Tensor:
+        q, view_q = scores.double().softmax(1).chunk(2)
+        joint = q.T @ view_q / len(q)
+        joint = (joint + joint.T) / 2
+        return (joint * (joint / torch.outer(joint.sum(1), joint.sum(1))).log()).sum()
+
+    z, _, _, _, images = (source.draw(6, replay) for source in (space, mnist, space, space, mnist))
+    features = networks.trunk(torch.cat([images, deform(images, replay, -1.0)]))
+    invariance = information(networks.code_head(features)[:, :10]) + information(networks.over_clustering(features))
+    view_scores = networks.code_head(networks.trunk(deform(networks.generator(z), replay, -1.0)))[:, :10]
+    listening = view_scores.log_softmax(1)[z[:, :10].bool()].mean()
+    gains = dict.fromkeys(("code_head", "over_clustering", "trunk"), -2 * invariance) | {"generator": -5 * listening}
+    for part, gain in gains.items():
+        expected = torch.autograd.grad(gain, list(networks.get_submodule(part).parameters()), retain_graph=True)
+        first, second = ([w.grad for w in model.networks.get_submodule(part).parameters()] for model in models)
+        assert relative_error([b - a for a, b in zip(first, second, strict=True)], expected) < 1e-4
 
 
 def test_listening_waits_for_its_iteration(mnist):
@@ -110,87 +315,42 @@ def test_at_lambda_zero_q_does_not_move_the_generator():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_the_dual_values_are_equations_24_and_27(monkeypatch):
-    """L2 and L4 spelled out, term by term in float64, on the minibatch that the step drew."""
-    dataset = open_dataset("gaussians")
-    model = algorithm(dataset)
-    solver, networks, settings = model.solver, model.networks, model.settings
-    assert isinstance(solver, NeuralDuals)
-    space, size, epsilon, lambda_ = settings.latent_space, settings.batch_size, settings.epsilon, settings.lambda_
-    value = solver._data_value(dataset, random(7)).item()
-    replay = random(7)
-    z, y = space.draw(size, replay), dataset.draw(size, replay)
-    with torch.no_grad():
-        x, features = networks.generator(z).double(), networks.trunk(y)
-        d2 = networks.potential(features)[:, 0].double()
-        scores = networks.code_head(features).double()
-    total = d2.mean()
-    for i in range(size):
-        terms = [
-            (d2[j] + lambda_ * (z[i, : space.informative].double() * scores[j]).sum() - (x[i] - y[j]).abs().sum())
-            / epsilon
-            for j in range(size)
-        ]
-        total += -epsilon * (torch.logsumexp(torch.stack(terms), 0) - math.log(size)) / size
-    assert value == pytest.approx(total.item(), rel=1e-5)
-
-    value = solver._self_value(random(8)).item()
-    replay = random(8)
-    with torch.no_grad():
-        x1, x2 = (networks.generator(space.draw(size, replay)) for _ in range(2))
-        d4 = networks.self_potential(networks.trunk(x2))[:, 0].double()
-    cost = (x1[:, None] - x2[None]).abs().sum(2).double()
-    soft = -epsilon * (torch.logsumexp((d4 - cost) / epsilon, 1) - math.log(size))
-    assert value == pytest.approx((soft.mean() + d4.mean()).item(), rel=1e-5)
+def calibrated_problem() -> tuple[Tensor, Tensor]:
+    return torch.rand(64, 64, generator=random(1)) * 4, 4 * torch.randn(64, 64, generator=random(2))
 
 
-def calibrated_problem(solver_class) -> tuple[Tensor, Tensor, Configuration]:
-    settings = preset_configuration("gaussians", batch_size=64)
-    cost = torch.rand(64, 64, generator=random(1)) * 4
-    q = 4 * torch.randn(64, 64, generator=random(2))
-    return cost, q, settings
-
-
-def test_without_q_inside_the_transform_the_plan_is_no_coupling():
+def test_neural_plans_are_equations_29_and_30_with_q_inside_the_transform():
     """Equation (25) as printed omits λQ; (29) then has rows, and a total mass, far from those of a coupling."""
-    cost, q, settings = calibrated_problem(NeuralDuals)
-    potential = torch.zeros(64)
-    printed = -settings.epsilon * (torch.logsumexp((potential - cost) / settings.epsilon, 1) - math.log(64))
-    density = torch.exp((printed[:, None] + potential + settings.lambda_ * q - cost) / settings.epsilon)
-    assert density.mean().item() > 2
-    dataset = open_dataset("gaussians")
-    model = algorithm(dataset, batch_size=64)
-    plans = model.solver.plans(
-        cost=cost, q=q, real_features=torch.randn(64, 512), self_cost=None, generated=torch.randn(64, 2)
-    )
-    torch.testing.assert_close(plans.transport_plan.sum(1), torch.full((64,), 1 / 64))
+    model = algorithm(open_dataset("gaussians"), batch_size=64)
+    networks, epsilon, lambda_ = model.networks, model.settings.epsilon, model.settings.lambda_
+    cost, q = calibrated_problem()
+    features, generated = torch.randn(64, 512, generator=random(3)), torch.randn(64, 2, generator=random(4))
+    with torch.no_grad():
+        networks.potential[-1].weight.mul_(10)
+        networks.self_potential[-1].weight.mul_(10)
+        d2, d4 = networks.potential(features)[:, 0], networks.self_potential(networks.trunk(generated))[:, 0]
+    plans = model.solver.plans(cost=cost, q=q, real_features=features, self_cost=cost, generated=generated)
+
+    def transform(potential: Tensor, cost: Tensor) -> Tensor:
+        return -epsilon * ((potential - cost) / epsilon).exp().mean(1, keepdim=True).log()
+
+    def coupling(transformed: Tensor, potential: Tensor, cost: Tensor) -> Tensor:
+        return ((transformed + potential - cost) / epsilon).exp() / 64**2
+
+    informed = cost - lambda_ * q
+    torch.testing.assert_close(plans.transport_plan, coupling(transform(d2, informed), d2, informed))
+    torch.testing.assert_close(plans.self_plan, coupling(transform(d4, cost), d4, cost))
+    assert coupling(transform(d2, cost), d2, informed).sum() > 2  # as printed
 
 
 def test_sinkhorn_plans_are_couplings_that_favour_q():
-    cost, q, settings = calibrated_problem(MinibatchSinkhorn)
+    cost, q = calibrated_problem()
     settings = preset_configuration("gaussians", "quick", batch_size=64, sinkhorn_iterations=200)
     arguments = dict(cost=cost, real_features=torch.zeros(64, 1), self_cost=cost, generated=torch.zeros(64, 2))
     informed = MinibatchSinkhorn(settings).plans(q=q, **arguments)
     ignorant = MinibatchSinkhorn(settings).plans(q=torch.zeros_like(q), **arguments)
     assert column_marginal_error(informed.transport_plan) < 1e-4
     assert (informed.transport_plan * q).sum() > (ignorant.transport_plan * q).sum() + 0.5
-
-
-def test_the_reported_loss_is_the_full_objective(mnist):
-    model = algorithm(mnist)
-    model.networks.train()
-    recorded = {}
-    original = model._read
-
-    def record(y: Tensor) -> tuple[Tensor, Tensor]:
-        recorded["scores"] = original(y)[1]
-        return original(y)
-
-    model._read = record  # type: ignore[method-assign]
-    statistics = model.update_generator_and_q(1, random())
-    penalty = log_partition(recorded["scores"].detach(), 10).exp().mean() - 1
-    expected = statistics["dual_value"] - 0.5 * statistics["self_dual_value"] + model.settings.lambda_ * penalty
-    assert statistics["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_at_the_target_the_expected_loss_is_zero():
@@ -229,7 +389,7 @@ def test_the_invariance_information_is_that_of_the_joint_law():
 
 def test_views_stay_in_range_and_keep_the_image_recognisable(mnist):
     images = mnist.draw(200, random(3))
-    views = deform(images, random(4))
+    views = deform(images, random(4), -1.0)
     assert views.shape == images.shape
     assert views.min() >= -1.0001
     assert views.max() <= 1.0001

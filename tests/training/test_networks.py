@@ -6,6 +6,7 @@ import pytest
 import torch
 from infosink.training.latent import LatentSpace
 from infosink.training.networks import Networks, inference_copy, recompute_running_statistics, running_statistics_kept
+from torch import nn
 
 SPACE = LatentSpace(categories=10, styles=2, noise=88)
 
@@ -16,8 +17,8 @@ def networks() -> Networks:
     return Networks((1, 32, 32), SPACE)
 
 
-def linear_sizes(module: torch.nn.Module) -> list[tuple[int, int]]:
-    return [(m.in_features, m.out_features) for m in module.modules() if isinstance(m, torch.nn.Linear)]
+def linear_sizes(module: nn.Module) -> list[tuple[int, int]]:
+    return [(m.in_features, m.out_features) for m in module.modules() if isinstance(m, nn.Linear)]
 
 
 def test_image_networks_have_the_layers_of_table_3(networks):
@@ -33,7 +34,7 @@ def test_image_networks_have_the_layers_of_table_3(networks):
     assert linear_sizes(networks.generator) == [(100, 1024), (1024, 8192)]
     assert linear_sizes(networks.trunk) == [(8192, 1024)]
     assert linear_sizes(networks.code_head) == [(1024, 128), (128, 12)]
-    convolutions = [m for m in networks.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d)]
+    convolutions = [m for m in networks.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     assert [(c.in_channels, c.out_channels, c.kernel_size, c.stride) for c in convolutions] == [
         (128, 64, (4, 4), (2, 2)),
         (64, 1, (4, 4), (2, 2)),
@@ -50,7 +51,7 @@ def test_point_networks_have_the_layers_of_table_3():
     assert linear_sizes(networks.generator) == [(128, 512), (512, 512), (512, 512), (512, 2)]
     assert linear_sizes(networks.trunk) == [(2, 512), (512, 512)]
     assert linear_sizes(networks.potential) == [(512, 512), (512, 1)]
-    assert not any(isinstance(m, torch.nn.BatchNorm1d) for m in networks.generator.modules())
+    assert not any(isinstance(m, nn.BatchNorm1d) for m in networks.generator.modules())
 
 
 def test_images_of_another_size_are_refused():
@@ -92,30 +93,41 @@ def test_recomputed_statistics_are_those_of_the_data(networks):
     assert networks.trunk.training
 
 
-def test_an_inference_copy_leaves_training_alone_and_treats_each_image_alone(networks):
-    random = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize("averaging", [False, True])
+def test_an_inference_copy_leaves_training_alone_and_treats_each_image_alone(averaging):
+    """It gives for a sample by itself what its networks give inside the batch that the statistics are of."""
+    torch.manual_seed(0)
+    networks, random = Networks((1, 32, 32), SPACE, averaging=averaging), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        networks.generator[0].weight.mul_(3)  # the average lags behind
+    images, latents = torch.rand(64, 1, 32, 32, generator=random), SPACE.draw(64, random)
     before = copy.deepcopy(networks.state_dict())
-    copied = inference_copy(
-        networks,
-        samples=[torch.rand(64, 1, 32, 32, generator=random)],
-        latents=[SPACE.draw(64, random)],
-    )
+    copied = inference_copy(networks, samples=[images], latents=[latents])
     assert all(torch.equal(tensor, before[name]) for name, tensor in networks.state_dict().items())
     assert networks.training
     assert not copied.training
-    latents = SPACE.draw(16, random)
-    together = copied.generator(latents)
-    alone = torch.cat([copied.generator(latents[i : i + 1]) for i in range(16)])
-    torch.testing.assert_close(together, alone, atol=2e-5, rtol=0)
+    read, trained_read = (nn.Sequential(each.trunk, each.code_head) for each in (copied, networks))
+    for module, trained, batch in (
+        (copied.sampling_generator, networks.sampling_generator, latents),
+        (read, trained_read, images),
+    ):
+        together = module(batch)
+        torch.testing.assert_close(together, trained(batch), atol=0.05, rtol=0)
+        alone = torch.cat([module(batch[i : i + 1]) for i in range(16)])
+        torch.testing.assert_close(together[:16], alone, atol=2e-5, rtol=0)
 
 
 def test_the_average_moves_by_its_decay_and_copies_buffers():
-    networks = Networks((2,), LatentSpace(3, 0, 5), averaging=True)
-    assert networks.averaged_generator is not None
-    assert networks.sampling_generator is networks.averaged_generator
+    networks = Networks((1, 32, 32), SPACE, averaging=True)
+    average, generator = networks.averaged_generator, networks.generator
+    assert average is not None
+    assert networks.sampling_generator is average
     with torch.no_grad():
-        for weight in networks.generator.parameters():
+        generator(SPACE.draw(8, torch.Generator().manual_seed(0)))
+        for weight in generator.parameters():
             weight.add_(1.0)
     networks.average_generator(0.75)
-    for average, weight in zip(networks.averaged_generator.parameters(), networks.generator.parameters(), strict=True):
-        torch.testing.assert_close(weight - average, torch.full_like(weight, 0.75), atol=1e-5, rtol=0)
+    for averaged_weight, weight in zip(average.parameters(), generator.parameters(), strict=True):
+        torch.testing.assert_close(weight - averaged_weight, torch.full_like(weight, 0.75), atol=1e-5, rtol=0)
+    assert generator[1].num_batches_tracked == 1
+    assert all(torch.equal(a, b) for a, b in zip(average.buffers(), generator.buffers(), strict=True))
