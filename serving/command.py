@@ -1,8 +1,9 @@
 """infosink-serve."""
 
 import importlib.util
+import math
 import os
-import sys
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,17 @@ if TYPE_CHECKING:
 
     from .runtime import Device
 
-_SERVING_MODULES = ("numpy", "PIL", "grpc", "grpc_health", "grpc_reflection", "google.protobuf", "onnxruntime")
+_DISTRIBUTIONS = {
+    "numpy": "numpy",
+    "PIL": "pillow",
+    "grpc": "grpcio",
+    "grpc_health": "grpcio-health-checking",
+    "grpc_reflection": "grpcio-reflection",
+    "google.protobuf": "protobuf",
+    "onnxruntime": "onnxruntime-gpu",
+}
+"""What must be installed, by the module it brings."""
+_HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 
 
 def _named_paths(
@@ -26,11 +37,32 @@ def _named_paths(
 def _named_path(value: str) -> tuple[str | None, Path]:
     name, equals, path = value.partition("=")
     # A path may hold an equals sign too; a name holds no separator.
-    if not equals or "/" in name or Path(value).exists():
+    if not equals or "/" in name or _exists(Path(value)):
         return None, Path(value)
     if not name or not path:
         raise click.BadParameter(f'"{value}" is not [NAME=]PATH')
     return name, Path(path)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        # What cannot even be looked up, such as a name of a thousand letters, is no file.
+        return False
+
+
+def _host(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not _HOST.fullmatch(value):
+        raise click.BadParameter(f"{value!a} is no host name or IP address: name an interface, such as 127.0.0.1")
+    return value
+
+
+def _seconds(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    # NaN lies in every range, as far as click's comparisons tell.
+    if math.isnan(value):
+        raise click.BadParameter("nan is no number of seconds: give 0 to 3600")
+    return value
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,7 +82,7 @@ def _named_path(value: str) -> tuple[str | None, Path]:
     help="The generator's encoder, for inferring codes; with one --model only. "
     "[default: q.onnx beside gen.onnx, X-q.onnx beside X-gen.onnx, where it exists]",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="The interface to listen on.")
+@click.option("--host", default="127.0.0.1", callback=_host, show_default=True, help="The interface to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -79,6 +111,7 @@ def _named_path(value: str) -> tuple[str | None, Path]:
     "--grace",
     type=click.FloatRange(0, 3600),
     default=30,
+    callback=_seconds,
     show_default=True,
     help="Seconds that calls under way may take to end after INT or TERM.",
 )
@@ -96,9 +129,11 @@ def main(
     """Serve models over gRPC until INT or TERM: sampling by code, and inference of the codes."""
     if encoder is not None and len(models) > 1:
         raise click.UsageError("--encoder goes with one --model; several find theirs beside them")
-    missing = [module for module in _SERVING_MODULES if not _is_installed(module)]
+    missing = [distribution for module, distribution in _DISTRIBUTIONS.items() if not _is_installed(module)]
     if missing:
-        _fail(f"{missing[0]} is not installed: pip install 'infosink[serving]'")
+        raise click.ClickException(
+            f"infosink-serve needs {missing[0]}: install it with pip install 'infosink[serving]'"
+        )
     _quieten_grpc()
 
     from .errors import StartupError
@@ -116,7 +151,7 @@ def main(
             grace=grace,
         )
     except StartupError as error:
-        _fail(str(error))
+        raise click.ClickException(str(error)) from None
 
 
 def _is_installed(module: str) -> bool:
@@ -129,8 +164,3 @@ def _is_installed(module: str) -> bool:
 def _quieten_grpc() -> None:
     # Its core writes a bind's failure to stderr, besides raising it.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
-
-def _fail(message: str) -> None:
-    click.echo(f"infosink-serve: error: {message}", err=True)
-    sys.exit(1)

@@ -33,8 +33,18 @@ class AbandonedError(RequestError):
 
 def quoted(text: str, limit: int = 40) -> str:
     """`text` in double quotes, shortened and without control characters, fit for a message."""
-    printable = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    printable = _printable(text)
     return f'"{printable}"' if len(printable) <= limit else f'"{printable[:limit]}…"'
+
+
+def one_line(error: Exception, limit: int = 300) -> str:
+    """What an error of another library says, on one line and shortened, fit for a message."""
+    printable = _printable(" ".join(str(error).split()))
+    return printable if len(printable) <= limit else f"{printable[:limit]}…"
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def listed(texts: Sequence[str], limit: int = 20) -> str:

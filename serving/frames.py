@@ -50,9 +50,16 @@ class Frames:
         return self.from_values(np.moveaxis(self._values(pixels), -1, 1))
 
     def from_values(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """float32 [batch, channels, height, width] in either frame to the model's frame."""
-        if values.shape[2:] == self.model_size:
+        """float32 [batch, channels, height, width] in either frame to the model's frame.
+
+        Raises:
+            ValueError: If height and width are of neither frame.
+        """
+        size = values.shape[2:]
+        if size == self.model_size:
             return np.ascontiguousarray(values)
+        if size != self.native_size:
+            raise ValueError(f"images of {size} pixels are in neither frame, {self.native_size} nor {self.model_size}")
         space = self.space
         padding = (
             (0, 0),

@@ -14,7 +14,8 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthServicer
 
-from .answering import Slots, answering
+from .concurrency import ConcurrencyLimit
+from .status import abort_on_error
 
 
 class HealthService(HealthServicer):  # type: ignore[misc]  # the package is untyped
@@ -27,7 +28,7 @@ class HealthService(HealthServicer):  # type: ignore[misc]  # the package is unt
 
     def __init__(self, names: Sequence[str], watches: int) -> None:
         self._names = frozenset(["", *names])
-        self._watches = Slots(watches, "health watches")
+        self._watches = ConcurrencyLimit(watches, "health watches")
         self._changed = threading.Condition()
         self._status = HealthCheckResponse.NOT_SERVING
         self._draining = False
@@ -53,7 +54,7 @@ class HealthService(HealthServicer):  # type: ignore[misc]  # the package is unt
 
     def Watch(self, request: HealthCheckRequest, context: grpc.ServicerContext) -> Iterator[HealthCheckResponse]:
         """The status of a name now and whenever it changes; SERVICE_UNKNOWN where it has none."""
-        with answering(context), self._watches.occupied():
+        with abort_on_error(context), self._watches:
             context.add_callback(self._wake)
             sent = None
             draining = False

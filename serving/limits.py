@@ -12,11 +12,12 @@ MESSAGE_BYTES = 4 * 2**20
 BATCH_SAMPLES = 64
 """Samples in one run of a model, and at most in one streamed message."""
 CODES = 16384
+"""In one request, where as many fit."""
 
 # For a reply's fields that occur once, and a request's: names, hashes, versions, the tags and lengths of arrays.
 _FIXED_BYTES = 4096
 _FLOAT_BYTES = 4
-# The largest index's varint, and the tag and the length of a repeated bytes or string element.
+# The largest index's varint, and the tag and the length of a bytes, string or message field.
 _INDEX_BYTES = 5
 _ELEMENT_OVERHEAD_BYTES = 6
 
@@ -32,12 +33,13 @@ def message_limits(description: Description, stream_samples: int) -> Limits:
     longest_label = max(len(category.label.encode()) for category in latents.categories)
     category = _INDEX_BYTES + longest_label + _ELEMENT_OVERHEAD_BYTES
     code = category + _FLOAT_BYTES * len(latents.styles)
+    requested_code = code + 2 * _ELEMENT_OVERHEAD_BYTES
     posterior = category + _FLOAT_BYTES * (len(latents.categories) + 2 * len(latents.styles))
     elements = math.prod(description.sample_shape)
     limits = Limits(
         unary_float32_samples=_fitting(code + _FLOAT_BYTES * elements),
         stream_samples=stream_samples,
-        codes=CODES,
+        codes=min(CODES, _fitting(requested_code)),
         inferred_samples=min(_fitting(_FLOAT_BYTES * elements), _fitting(posterior)),
     )
     if description.sample_space.HasField("image"):
@@ -47,6 +49,11 @@ def message_limits(description: Description, stream_samples: int) -> Limits:
             code + _ELEMENT_OVERHEAD_BYTES + png.largest_encoding(height, width, channels)
         )
     return limits
+
+
+def explicit_noise_rows(noise_dimensions: int) -> int | None:
+    """The rows of explicit noise that fit in one request; None where they have no width, and any number fits."""
+    return _fitting(_FLOAT_BYTES * noise_dimensions) if noise_dimensions else None
 
 
 def _fitting(sample_bytes: int) -> int:

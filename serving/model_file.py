@@ -7,6 +7,7 @@ A file carries its description in ONNX `metadata_props`, ten strings prefixed `i
 import json
 import math
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from google.protobuf.json_format import Parse, ParseError
 from google.protobuf.message import Message
 from infosink.v1.model_pb2 import ImageSpace, LatentSpace, Model, SampleSpace
 
-from .errors import StartupError, quoted
+from .errors import StartupError, one_line, quoted
 
 SCHEMA_VERSION = 1
 MAXIMUM_FILE_BYTES = 2**30
@@ -113,20 +114,23 @@ def read_model_file(path: Path) -> bytes:
     """The file's bytes.
 
     Raises:
-        StartupError: If it cannot be read, is no file, or is larger than 1 GiB.
+        StartupError: If it cannot be read, is no regular file, or is larger than 1 GiB.
     """
     try:
-        if path.is_dir():
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise StartupError(f"{path} is a folder: name the model file in it, such as {path / 'gen.onnx'}")
+        # To open a pipe would be to wait for whoever writes to it.
+        if not stat.S_ISREG(status.st_mode):
+            raise StartupError(f"{path} is a pipe or a device: write the model to a regular file")
+        if status.st_size > MAXIMUM_FILE_BYTES:
+            raise StartupError(f"{path} is larger than {MAXIMUM_FILE_BYTES} bytes, the limit for a model file")
         with path.open("rb") as file:
-            content = file.read(MAXIMUM_FILE_BYTES + 1)
+            return file.read(MAXIMUM_FILE_BYTES)
     except FileNotFoundError:
         raise StartupError(f"{path} does not exist: check the path, or make the file with infosink-export") from None
     except OSError as error:
         raise StartupError(f"{path} cannot be read: {error.strerror}") from None
-    if len(content) > MAXIMUM_FILE_BYTES:
-        raise StartupError(f"{path} is larger than {MAXIMUM_FILE_BYTES} bytes, the limit for a model file")
-    return content
 
 
 def describe(metadata: Mapping[str, str], path: Path) -> Description:
@@ -183,7 +187,7 @@ def _message(text: str, message: M, key: str, path: Path) -> M:
     try:
         return Parse(text, message, ignore_unknown_fields=True)
     except ParseError as error:
-        raise StartupError(f"{path} has an unreadable infosink.{key} ({error}): export it again") from None
+        raise StartupError(f"{path} has an unreadable infosink.{key} ({one_line(error)}): export it again") from None
 
 
 def _flaw(model: Model) -> str | None:
@@ -209,6 +213,14 @@ def _flaw(model: Model) -> str | None:
         (
             latents.noise_dimensions <= MAXIMUM_NOISE_DIMENSIONS,
             f"it has {latents.noise_dimensions} noise dimensions, more than {MAXIMUM_NOISE_DIMENSIONS}",
+        ),
+        (
+            all(
+                0 <= share <= 1
+                for category in latents.categories
+                for share in (category.label_share, category.sample_share, category.recovery)
+            ),
+            "a label_share, sample_share or recovery is not in [0, 1]",
         ),
         (samples.WhichOneof("kind"), "its sample space is neither image nor point"),
         (

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -10,8 +11,7 @@ from .errors import InvalidRequestError
 from .frames import Frames, Pixels
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_HEADER = struct.Struct(">8s4x4sII")
-_SIXTEEN_BIT_MODES = frozenset({"I", "I;16", "I;16B", "I;16L"})
+_HEADER = struct.Struct(">8s4x4sIIB")
 
 
 def largest_encoding(height: int, width: int, channels: int) -> int:
@@ -35,7 +35,7 @@ def _encode_one(pixels: Pixels) -> bytes:
     return file.getvalue()
 
 
-def decode(files: list[bytes], frames: Frames) -> list[Pixels]:
+def decode(files: Sequence[bytes], frames: Frames) -> list[Pixels]:
     """Reads each file as an image of the model's channels, in the native or the model's frame.
 
     Any 8-bit or shallower PNG is read: colour becomes grey by its luma (ITU-R 601) for a model of grey images, grey
@@ -45,45 +45,57 @@ def decode(files: list[bytes], frames: Frames) -> list[Pixels]:
         For each file uint8 [height, width, channels].
 
     Raises:
-        InvalidRequestError: If a file is not a PNG, is truncated or corrupt, or is not of either frame's size; the size
-            is read from the header, before anything is decoded.
+        InvalidRequestError: If a file is not a PNG, is truncated or corrupt, has 16 bits a channel, or is not of either
+            frame's size; depth and size are read from the header, before anything is decoded.
     """
     return [_decode_one(file, f"image {position}", frames) for position, file in enumerate(files)]
 
 
 def _decode_one(file: bytes, what: str, frames: Frames) -> Pixels:
-    _check_header(file, what, frames)
+    size = _check_header(file, what, frames)
     # A fair file of this size has at most 16-bit RGBA; twice that leaves room for its metadata.
-    height, width = frames.model_size
-    limit = 2 * largest_encoding(height, width, 8) + 65536
+    limit = 2 * largest_encoding(*frames.model_size, 8) + 65536
     if len(file) > limit:
         raise InvalidRequestError(
             f"{what} has {len(file)} bytes, over the limit of {limit} for its size: remove its metadata"
         )
     try:
-        with Image.open(io.BytesIO(file), formats=["PNG"]) as image:
-            image.load()
-            sixteen_bit = image.mode in _SIXTEEN_BIT_MODES
-            pixels = np.asarray(_over_background(image, frames))
+        return _read(file, what, size, frames)
+    except InvalidRequestError:
+        raise
     except Exception as error:
         # Whatever a decoder raises on bytes from outside, the bytes are at fault.
         raise InvalidRequestError(f"{what} is a truncated or corrupt PNG: send the whole file") from error
-    if sixteen_bit:
-        raise InvalidRequestError(f"{what} is a 16-bit PNG: convert it to 8 bits a channel")
-    return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def _check_header(file: bytes, what: str, frames: Frames) -> None:
+def _check_header(file: bytes, what: str, frames: Frames) -> tuple[int, int]:
+    """The height and width that the header states."""
     if not file.startswith(_SIGNATURE):
         raise InvalidRequestError(f"{what} is not a PNG file ({len(file)} bytes): send PNG files, or a tensor")
     if len(file) < _HEADER.size:
         raise InvalidRequestError(f"{what} is a truncated PNG of {len(file)} bytes: send the whole file")
-    _, kind, width, height = _HEADER.unpack_from(file)
+    _, kind, width, height, bit_depth = _HEADER.unpack_from(file)
     if kind != b"IHDR":
         raise InvalidRequestError(f"{what} is a corrupt PNG: it does not begin with its header")
     if (height, width) not in frames.sizes:
         accepted = " or ".join(f"{w}x{h}" for h, w in frames.sizes)
         raise InvalidRequestError(f"{what} is {width}x{height} pixels, but must be {accepted}: resize or crop it")
+    # Pillow would keep the high byte of colour, and clip grey.
+    if bit_depth == 16:
+        raise InvalidRequestError(f"{what} is a 16-bit PNG: convert it to 8 bits a channel")
+    return height, width
+
+
+def _read(file: bytes, what: str, size: tuple[int, int], frames: Frames) -> Pixels:
+    height, width = size
+    with Image.open(io.BytesIO(file), formats=["PNG"]) as image:
+        # A second header may follow the one that was checked; Pillow heeds the last, and nothing is allocated yet.
+        if image.size != (width, height):
+            raise InvalidRequestError(
+                f"{what} is a corrupt PNG: its headers state {width}x{height} and {image.width}x{image.height} pixels"
+            )
+        image.load()
+        return np.asarray(_over_background(image, frames)).reshape(height, width, frames.space.channels)
 
 
 def _over_background(image: Image.Image, frames: Frames) -> Image.Image:

@@ -23,11 +23,15 @@ from . import png, tensors
 from .draws import INDEX_LIMIT
 from .errors import InvalidRequestError, UnavailableError, listed, quoted
 from .frames import Frames
+from .limits import explicit_noise_rows
 from .sampling import Codes, SamplingPlan
 from .served_model import ServedModel
 
 # float32 arithmetic may leave a value this far outside its range, as a share of the range.
 _RANGE_TOLERANCE = 1e-3
+_LARGEST_NOISE = 10
+# Far beyond any data, and far from where float32 arithmetic overflows.
+_LARGEST_COORDINATE = 1e6
 
 
 def check_encoding(encoding: Encoding, model: ServedModel) -> Encoding:
@@ -151,10 +155,28 @@ def _check_noise(noise: Noise, count: int, model: ServedModel) -> npt.NDArray[np
     if noise.WhichOneof("source") != "values":
         return None
     dimensions = model.noise_dimensions
+    limit = explicit_noise_rows(dimensions)
+    if limit is not None and count > limit and tuple(noise.values.shape) != (1, dimensions):
+        raise InvalidRequestError(
+            f"draw.noise.values fits in one request for at most {limit} samples of {model.name}, but draw.count is "
+            f"{count}: split the request by first_index, or give one row, [1, {dimensions}], for all samples"
+        )
     shapes: dict[DataType, Sequence[tuple[int, ...]]] = {
         DATA_TYPE_FLOAT32: list(dict.fromkeys([(count, dimensions), (1, dimensions)]))
     }
-    return tensors.to_array(noise.values, "draw.noise.values", shapes).astype(np.float32, copy=False)
+    values = tensors.to_array(noise.values, "draw.noise.values", shapes).astype(np.float32, copy=False)
+    return _check_magnitude(values, "draw.noise.values", _LARGEST_NOISE)
+
+
+def _check_magnitude(values: npt.NDArray[np.float32], what: str, limit: float) -> npt.NDArray[np.float32]:
+    magnitude = np.abs(values)
+    if magnitude.size and magnitude.max() > limit:
+        position = np.unravel_index(magnitude.argmax(), values.shape)
+        raise InvalidRequestError(
+            f"{what}{[int(index) for index in position]} is {values[position]:g}, but must be in "
+            f"[{-limit:g}, {limit:g}]: scale the values"
+        )
+    return values
 
 
 def check_samples(request: InferCodesRequest, model: ServedModel) -> npt.NDArray[np.float32]:
@@ -167,9 +189,9 @@ def check_samples(request: InferCodesRequest, model: ServedModel) -> npt.NDArray
     if kind == "png":
         if model.frames is None:
             raise InvalidRequestError(f"{model.name} reads points, not images: send a FLOAT32 tensor")
-        images = list(request.png.images)
-        _check_sample_count(len(images), model)
-        return np.concatenate([model.frames.from_pixels(image[None]) for image in png.decode(images, model.frames)])
+        _check_sample_count(len(request.png.images), model)
+        images = png.decode(request.png.images, model.frames)
+        return np.concatenate([model.frames.from_pixels(image[None]) for image in images])
     if kind == "tensor":
         _check_sample_count(request.tensor.shape[0] if request.tensor.shape else 0, model)
         if model.frames is None:
@@ -192,7 +214,8 @@ def _check_points(tensor: Tensor, model: ServedModel) -> npt.NDArray[np.float32]
     shapes: dict[DataType, Sequence[tuple[int, ...]]] = {
         DATA_TYPE_FLOAT32: [(tensor.shape[0], *model.description.sample_shape)]
     }
-    return tensors.to_array(tensor, "tensor", shapes).astype(np.float32, copy=False)
+    points = tensors.to_array(tensor, "tensor", shapes).astype(np.float32, copy=False)
+    return _check_magnitude(points, "tensor", _LARGEST_COORDINATE)
 
 
 def _check_images(tensor: Tensor, frames: Frames) -> npt.NDArray[np.float32]:

@@ -4,13 +4,14 @@ import ctypes
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from .errors import StartupError
+from .errors import StartupError, one_line
+from .limits import BATCH_SAMPLES
 
 # Read when the library is loaded.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -18,11 +19,18 @@ import onnxruntime
 
 Device = Literal["auto", "cpu", "cuda"]
 Array = np.ndarray[Any, np.dtype[Any]]
+GraphSignature = Mapping[str, tuple[str, tuple[int | str | None, ...]]]
+"""For each tensor its element type and its shape, the batch dimension first."""
 
 RUNTIME_VERSION: str = onnxruntime.__version__
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
+_PROVIDER_OPTIONS = {
+    # TensorFloat-32 keeps ten bits of the mantissa, which is too few for parity with training.
+    _CUDA: {"use_tf32": "0"},
+    _CPU: {},
+}
 _NO_LOGS_BUT_FATAL = 4
 
 _logger = logging.getLogger(__name__)
@@ -64,6 +72,10 @@ def execution_providers(device: Device) -> list[str]:
     return [_CPU]
 
 
+class NonFiniteOutputError(Exception):
+    """A run of a model gave NaN or infinity."""
+
+
 class Session:
     """A model file, loaded and ready to run.
 
@@ -88,10 +100,21 @@ class Session:
         options.log_severity_level = _NO_LOGS_BUT_FATAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=requested)
+            self._session = onnxruntime.InferenceSession(
+                content,
+                options,
+                providers=[(provider, _PROVIDER_OPTIONS[provider]) for provider in requested],
+                # From the CPU to the CPU, it would only write to stdout.
+                enable_fallback=_CUDA in requested,
+            )
+            # Read here, since text that is not UTF-8 shows only now.
+            self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+            self.inputs = _signature(self._session.get_inputs())
+            self.outputs = _signature(self._session.get_outputs())
         except Exception as error:
-            reason = " ".join(str(error).split())[:300]
-            raise StartupError(f"{path} is not a model onnxruntime {RUNTIME_VERSION} can load: {reason}") from None
+            raise StartupError(
+                f"{path} is not a model onnxruntime {RUNTIME_VERSION} can load: {one_line(error)}"
+            ) from None
         self._session.disable_fallback()
         self.execution_provider: str = self._session.get_providers()[0]
         if requested[0] != self.execution_provider:
@@ -101,27 +124,30 @@ class Session:
             _logger.warning("%s: install infosink[cuda] to use it, or say --device cpu", fallback)
 
     @property
-    def metadata(self) -> Mapping[str, str]:
-        """The file's `metadata_props`."""
-        properties: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        return properties
-
-    @property
-    def inputs(self) -> Mapping[str, tuple[str, tuple[int | str | None, ...]]]:
-        """For each input its element type and its shape, the batch dimension first."""
-        return {value.name: (value.type, tuple(value.shape)) for value in self._session.get_inputs()}
-
-    @property
-    def outputs(self) -> Mapping[str, tuple[str, tuple[int | str | None, ...]]]:
-        """For each output its element type and its shape, the batch dimension first."""
-        return {value.name: (value.type, tuple(value.shape)) for value in self._session.get_outputs()}
-
-    @property
     def on_cpu(self) -> bool:
         """Whether the CPU's contract holds: the same bytes for a sample at any batch size and place."""
         return self.execution_provider == _CPU
 
     def run(self, feeds: Mapping[str, Array], outputs: list[str]) -> list[Array]:
-        """Runs the model and returns the named outputs, in order."""
-        results: list[Array] = self._session.run(outputs, dict(feeds))
+        """Runs the model on a batch of at most 64 rows and returns the named outputs, in order.
+
+        Raises:
+            NonFiniteOutputError: If an output holds NaN or infinity.
+        """
+        rows = len(next(iter(feeds.values())))
+        # A GPU picks its kernels by the batch size; at one size a row does not depend on how many it is among.
+        fed = dict(feeds) if self.on_cpu else {name: _padded(array) for name, array in feeds.items()}
+        results: list[Array] = [array[:rows] for array in self._session.run(outputs, fed)]
+        for name, array in zip(outputs, results, strict=True):
+            if not np.isfinite(array).all():
+                raise NonFiniteOutputError(f"the output {name} holds values that are not finite (NaN or infinity)")
         return results
+
+
+def _signature(values: Sequence[Any]) -> GraphSignature:
+    return {value.name: (value.type, tuple(value.shape)) for value in values}
+
+
+def _padded(array: Array) -> Array:
+    """The rows, and the last one again until there are 64."""
+    return np.concatenate([array, np.repeat(array[-1:], BATCH_SAMPLES - len(array), axis=0)])

@@ -12,13 +12,11 @@ from infosink.v1.sampling_service_pb2 import Limits
 from infosink.v1.sampling_service_pb2 import ServedModel as ServedModelMessage
 
 from .draws import draw
-from .errors import StartupError
+from .errors import StartupError, one_line
 from .frames import Frames
 from .limits import BATCH_SAMPLES, message_limits
 from .model_file import Description, Role, Signature, describe, read_model_file
-from .runtime import RUNTIME_VERSION, Array, Device, Session
-
-ENCODER_OUTPUTS = ["category_probability", "style_mean", "style_std"]
+from .runtime import RUNTIME_VERSION, Array, Device, GraphSignature, Session
 
 _CHECKED_BATCH_SIZES = (1, 3, 17)
 
@@ -91,12 +89,14 @@ class ServedModel:
         noise: npt.NDArray[np.float32],
         output: str,
     ) -> Array:
-        """G(z) for at most 64 latents: the output "sample" or "pixels"."""
-        return self.generator.run({"category": category, "style": style, "noise": noise}, [output])[0]
+        """G(z) for at most 64 latents: the output "sample" or "pixels".
 
-    def infer(self, encoder: Session, samples: npt.NDArray[np.float32]) -> list[Array]:
-        """Category probabilities, style means and style standard deviations of at most 64 samples."""
-        return encoder.run({"sample": samples}, ENCODER_OUTPUTS)
+        Raises:
+            NonFiniteOutputError: If the sample holds NaN or infinity.
+        """
+        # Pixels do not show whether the sample that they were made from is finite.
+        outputs = list(dict.fromkeys([output, "sample"]))
+        return self.generator.run({"category": category, "style": style, "noise": noise}, outputs)[0]
 
 
 def find_encoder(generator: Path) -> Path | None:
@@ -104,7 +104,11 @@ def find_encoder(generator: Path) -> Path | None:
     if generator.stem != "gen" and not generator.stem.endswith("-gen"):
         return None
     encoder = generator.with_name(generator.stem.removesuffix("gen") + "q" + generator.suffix)
-    return encoder if encoder.exists() else None
+    try:
+        return encoder if encoder.exists() else None
+    except OSError:
+        # To read it will say why it cannot be read.
+        return encoder
 
 
 def load_model(
@@ -128,14 +132,14 @@ def load_model(
     limits = message_limits(description, stream_samples)
     if limits.unary_float32_samples == 0 or limits.inferred_samples == 0:
         raise StartupError(f"{path} makes samples of shape {list(description.sample_shape)}: one does not fit in 4 MiB")
+    batch = _check_batch_invariance(generator, description, path, _prior_batch(description))
     encoder_path = encoder_path or find_encoder(path)
     encoder = None
     if encoder_path is not None:
         encoder, encoder_description = _load(encoder_path, "encoder", device, threads)
         _check_pair(description, path, encoder_description, encoder_path)
-    model = ServedModel(name or description.model.name, description, generator, encoder, limits)
-    _check_and_warm(model, path, encoder_path)
-    return model
+        _check_batch_invariance(encoder, encoder_description, encoder_path, {"sample": batch["sample"]})
+    return ServedModel(name or description.model.name, description, generator, encoder, limits)
 
 
 def _load(path: Path, role: Role, device: Device, threads: int) -> tuple[Session, Description]:
@@ -151,9 +155,7 @@ def _load(path: Path, role: Role, device: Device, threads: int) -> tuple[Session
     return session, description
 
 
-def _check_signature(
-    direction: str, expected: Signature, actual: Mapping[str, tuple[str, tuple[int | str | None, ...]]], path: Path
-) -> None:
+def _check_signature(direction: str, expected: Signature, actual: GraphSignature, path: Path) -> None:
     for name, (element_type, shape) in expected.items():
         if name not in actual:
             raise StartupError(f"{path} lacks the {direction} {name}: export it again")
@@ -181,33 +183,40 @@ def _check_pair(generator: Description, path: Path, encoder: Description, encode
         raise StartupError(f"{encoder_path} does not describe the same spaces as {path}: export both from one run")
 
 
-def _check_and_warm(model: ServedModel, path: Path, encoder_path: Path | None) -> None:
-    """Runs both sessions at the batch sizes that matter, and compares rows across them on the CPU."""
-    draws = draw(0, 0, BATCH_SAMPLES, styles=model.style_count, noise_dimensions=model.noise_dimensions)
-    feeds: dict[str, Array] = {
-        "category": np.arange(BATCH_SAMPLES, dtype=np.int64) % len(model.labels),
-        "style": draws.style,
-        "noise": draws.noise,
-    }
-    sample = _check_batch_invariance(model.generator, list(model.description.outputs), feeds, path)
-    if model.encoder is not None and encoder_path is not None:
-        _check_batch_invariance(model.encoder, ENCODER_OUTPUTS, {"sample": sample}, encoder_path)
+def _prior_batch(description: Description) -> dict[str, Array]:
+    """What a generator reads for 64 samples."""
+    latents = description.latent_space
+    draws = draw(0, 0, BATCH_SAMPLES, styles=len(latents.styles), noise_dimensions=latents.noise_dimensions)
+    category = np.arange(BATCH_SAMPLES, dtype=np.int64) % len(latents.categories)
+    return {"category": category, "style": draws.style, "noise": draws.noise}
 
 
-def _check_batch_invariance(session: Session, names: list[str], feeds: dict[str, Array], path: Path) -> Array:
-    whole = session.run(feeds, names)
-    if not all(np.isfinite(array).all() for array in whole):
-        raise StartupError(f"{path} gives values that are not finite (NaN or infinity): train or export it again")
-    for size in _CHECKED_BATCH_SIZES:
+def _check_batch_invariance(
+    session: Session, description: Description, path: Path, feeds: dict[str, Array]
+) -> dict[str, Array]:
+    """Warms the session with 64 rows and, on the CPU, compares them with the rows of smaller batches.
+
+    Returns:
+        Each output for the 64 rows.
+    """
+    whole = _run(session, description, path, feeds)
+    for size in _CHECKED_BATCH_SIZES if session.on_cpu else ():
         for rows in _slices(size):
-            part = session.run({name: array[rows] for name, array in feeds.items()}, names)
-            alike = all(one.tobytes() == other[rows].tobytes() for one, other in zip(part, whole, strict=True))
-            if session.on_cpu and not alike:
+            part = _run(session, description, path, {name: array[rows] for name, array in feeds.items()})
+            if any(array.tobytes() != whole[name][rows].tobytes() for name, array in part.items()):
                 raise StartupError(
                     f"{path} gives other bytes for a sample in a batch of {size} than of {BATCH_SAMPLES}, so samples "
                     "could not be drawn again: export it again, with constant weights and no dynamic quantisation"
                 )
-    return whole[0]
+    return whole
+
+
+def _run(session: Session, description: Description, path: Path, feeds: dict[str, Array]) -> dict[str, Array]:
+    names = list(description.outputs)
+    try:
+        return dict(zip(names, session.run(feeds, names), strict=True))
+    except Exception as error:
+        raise StartupError(f"{path} cannot be run: {one_line(error)}: train or export it again") from None
 
 
 def _slices(size: int) -> Iterator[slice]:

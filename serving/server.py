@@ -19,13 +19,19 @@ from .reflection import ReflectionService
 from .served_model import ServedModel
 from .service import SamplingService
 
-STREAMS = 12
-WATCHES = 8
-REFLECTIONS = 4
-SHORT_CALLS = 8
-"""Threads that calls of the kinds above, each open for as long as its client pleases, cannot occupy."""
-CONCURRENT_CALLS = 64
-"""Running and waiting; more are refused with RESOURCE_EXHAUSTED. With the message limit this bounds memory."""
+STREAMS = 8
+"""StreamSamples calls at once."""
+UNARY_CALLS = 8
+"""Sample and InferCodes calls at once, together."""
+WATCHES = 4
+REFLECTIONS = 2
+UNARY_THREADS = 4
+"""Threads that the calls above cannot occupy: for Check, GetModel, ListModels, and for refusals."""
+THREADS = STREAMS + UNARY_CALLS + WATCHES + REFLECTIONS + UNARY_THREADS
+"""Each reads one request at a time. A request of 4 MiB can take 28 times as much when it is parsed (two million empty
+codes), so that requests take 3 GiB at worst, until they are refused."""
+CONCURRENT_CALLS = 40
+"""Those that have a thread and those that wait for one, unread; more are refused with RESOURCE_EXHAUSTED."""
 
 SERVICE_NAME: str = DESCRIPTOR.services_by_name["SamplingService"].full_name
 
@@ -57,15 +63,16 @@ class Server:
         if sum(model.message().ByteSize() + 8 for model in models) > MESSAGE_BYTES:
             raise StartupError(f"the descriptions of {len(models)} models exceed 4 MiB in all: serve fewer")
         self._server = grpc.server(
-            ThreadPoolExecutor(STREAMS + WATCHES + REFLECTIONS + SHORT_CALLS, thread_name_prefix="call"),
+            ThreadPoolExecutor(THREADS, thread_name_prefix="call"),
             options=_OPTIONS,
             maximum_concurrent_rpcs=CONCURRENT_CALLS,
         )
         self._health = HealthService([SERVICE_NAME, *(model.name for model in models)], WATCHES)
-        add_SamplingServiceServicer_to_server(SamplingService(models, STREAMS), self._server)
+        add_SamplingServiceServicer_to_server(SamplingService(models, STREAMS, UNARY_CALLS), self._server)
         add_HealthServicer_to_server(self._health, self._server)
         services = [SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME]
-        add_ServerReflectionServicer_to_server(ReflectionService(services, REFLECTIONS), self._server)
+        self._reflection = ReflectionService(services, REFLECTIONS)
+        add_ServerReflectionServicer_to_server(self._reflection, self._server)
         shown_host = f"[{host}]" if ":" in host else host
         try:
             bound = self._server.add_insecure_port(f"{shown_host}:{port}")
@@ -88,5 +95,6 @@ class Server:
             An event that is set when the last call has ended.
         """
         self._health.drain()
+        self._reflection.drain()
         ended: threading.Event = self._server.stop(grace)
         return ended

@@ -27,14 +27,16 @@ from infosink.v1.sampling_service_pb2 import (
 from infosink.v1.sampling_service_pb2_grpc import SamplingServiceServicer
 
 from . import png, tensors
-from .answering import Slots, answering
+from .concurrency import ConcurrencyLimit
 from .draws import NOISE_ALGORITHM
 from .errors import AbandonedError, UnavailableError, UnknownModelError, listed, quoted
+from .inference import infer
 from .limits import BATCH_SAMPLES
 from .requests import check_draw, check_encoding, check_samples, unary_limit
 from .runtime import RUNTIME_VERSION, Array
-from .sampling import Samples, sample
+from .sampling import Samples, SamplingPlan, sample
 from .served_model import ServedModel
+from .status import abort_on_error
 
 T = TypeVar("T")
 
@@ -52,60 +54,58 @@ class SamplingService(SamplingServiceServicer):
 
     Args:
         models: The models, each under a name of its own; the first answers where a request names none.
-        streams: How many StreamSamples calls may run at once; a slow reader occupies one as long as it reads.
+        streams: How many StreamSamples calls may be open at once; a slow reader occupies one as long as it reads.
+        unary_calls: How many Sample and InferCodes calls, together, may be open at once.
     """
 
-    def __init__(self, models: Sequence[ServedModel], streams: int) -> None:
+    def __init__(self, models: Sequence[ServedModel], streams: int, unary_calls: int) -> None:
         self._models = {model.name: model for model in models}
         self._default = models[0]
-        self._streams = Slots(streams, "streams")
+        self._streams = ConcurrencyLimit(streams, "StreamSamples calls")
+        self._unary_calls = ConcurrencyLimit(unary_calls, "Sample and InferCodes calls")
 
     def GetModel(self, request: GetModelRequest, context: grpc.ServicerContext) -> GetModelResponse:
         """One model's description."""
-        with answering(context):
+        with abort_on_error(context):
             return GetModelResponse(served_model=self._model(request.model).message())
 
     def ListModels(self, request: ListModelsRequest, context: grpc.ServicerContext) -> ListModelsResponse:
         """Every model's description."""
         del request
-        with answering(context):
+        with abort_on_error(context):
             return ListModelsResponse(served_models=[model.message() for model in self._models.values()])
 
     def Sample(self, request: SampleRequest, context: grpc.ServicerContext) -> SampleResponse:
         """Draws samples into one message."""
-        with answering(context):
+        with abort_on_error(context), self._unary_calls:
             model = self._model(request.model)
             encoding = check_encoding(request.encoding, model)
             draw = request.draw if request.HasField("draw") else None
             plan = check_draw(draw, model, unary_limit(encoding, model), "use StreamSamples, or split the request")
             parts = list(_awaited(sample(model, plan, _output(encoding)), context))
-            return SampleResponse(batch=_batch(model, plan.seed, encoding, parts))
+            return SampleResponse(batch=_batch(model, plan, encoding, parts))
 
     def StreamSamples(
         self, request: StreamSamplesRequest, context: grpc.ServicerContext
     ) -> Iterator[StreamSamplesResponse]:
         """Draws samples into messages of at most 64 each, until the client has gone."""
-        with answering(context):
+        with abort_on_error(context), self._streams:
             model = self._model(request.model)
             encoding = check_encoding(request.encoding, model)
             draw = request.draw if request.HasField("draw") else None
             plan = check_draw(draw, model, model.limits.stream_samples, "split the request by first_index")
             size = min(BATCH_SAMPLES, unary_limit(encoding, model))
-            with self._streams.occupied():
-                for part in _awaited(sample(model, plan, _output(encoding), size), context):
-                    yield StreamSamplesResponse(batch=_batch(model, plan.seed, encoding, [part]))
+            for part in _awaited(sample(model, plan, _output(encoding), size), context):
+                yield StreamSamplesResponse(batch=_batch(model, plan, encoding, [part]))
 
     def InferCodes(self, request: InferCodesRequest, context: grpc.ServicerContext) -> InferCodesResponse:
         """Infers category and style, 64 samples a run."""
-        with answering(context):
+        with abort_on_error(context), self._unary_calls:
             model = self._model(request.model)
-            encoder = model.encoder
-            if encoder is None:
+            if model.encoder is None:
                 raise UnavailableError(f"{model.name} is served without its encoder, so its codes cannot be inferred")
-            samples = check_samples(request, model)
-            starts = range(0, len(samples), BATCH_SAMPLES)
-            runs = _awaited((model.infer(encoder, samples[start : start + BATCH_SAMPLES]) for start in starts), context)
-            probability, mean, std = (np.concatenate(arrays) for arrays in zip(*runs, strict=True))
+            parts = list(_awaited(infer(model.encoder, check_samples(request, model)), context))
+            probability = np.concatenate([part.category_probability for part in parts])
             categories = probability.argmax(axis=1).tolist()
             return InferCodesResponse(
                 model=model.name,
@@ -113,9 +113,9 @@ class SamplingService(SamplingServiceServicer):
                 categories=categories,
                 labels=[model.labels[category] for category in categories],
                 category_probability=tensors.to_message(probability),
-                style_mean=tensors.to_message(mean),
-                style_std=tensors.to_message(std),
-                execution_provider=encoder.execution_provider,
+                style_mean=tensors.to_message(np.concatenate([part.style_mean for part in parts])),
+                style_std=tensors.to_message(np.concatenate([part.style_std for part in parts])),
+                execution_provider=model.encoder.execution_provider,
                 runtime_version=RUNTIME_VERSION,
             )
 
@@ -132,14 +132,14 @@ def _output(encoding: Encoding) -> str:
     return "sample" if encoding == ENCODING_FLOAT32 else "pixels"
 
 
-def _batch(model: ServedModel, seed: int, encoding: Encoding, parts: Sequence[Samples]) -> SampleBatch:
-    """The message for consecutive parts of one plan."""
+def _batch(model: ServedModel, plan: SamplingPlan, encoding: Encoding, parts: Sequence[Samples]) -> SampleBatch:
+    """The message for consecutive parts of a plan."""
     categories = [category for part in parts for category in part.category.tolist()]
     batch = SampleBatch(
         model=model.name,
         checkpoint_sha256=model.checkpoint_sha256,
         noise_algorithm=NOISE_ALGORITHM,
-        seed=seed,
+        seed=plan.seed,
         first_index=parts[0].first_index,
         categories=categories,
         labels=[model.labels[category] for category in categories],
@@ -147,6 +147,10 @@ def _batch(model: ServedModel, seed: int, encoding: Encoding, parts: Sequence[Sa
         execution_provider=model.generator.execution_provider,
         runtime_version=RUNTIME_VERSION,
     )
+    if plan.shared_index is not None:
+        batch.shared_noise_index = plan.shared_index
+    elif plan.noise is not None:
+        batch.noise_given = True
     values: Array = np.concatenate([part.values for part in parts])
     if encoding == ENCODING_PNG and model.frames is not None:
         batch.png.CopyFrom(PngImages(images=png.encode(model.frames.crop(values))))

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,7 @@ def with_metadata() -> Callable[..., Edit]:
 class Process:
     """infosink-serve in a process of its own."""
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str | bytes]) -> None:
         self.popen = subprocess.Popen(
             [COMMAND, *arguments],
             stdout=subprocess.PIPE,
@@ -136,8 +137,14 @@ class Process:
         return self.ready_line.split(" on ")[1].split(",")[0]
 
     def line(self) -> str:
+        """Waits for a line of stdout; a process that writes none within the limit is killed, which ends the wait."""
         assert self.popen.stdout is not None
-        return self.popen.stdout.readline()
+        watchdog = threading.Timer(LIMIT, self.popen.kill)
+        watchdog.start()
+        try:
+            return self.popen.stdout.readline()
+        finally:
+            watchdog.cancel()
 
     def signal(self, number: signal.Signals) -> None:
         self.popen.send_signal(number)
@@ -153,8 +160,8 @@ def serve() -> Iterator[Callable[..., Process]]:
     """Starts infosink-serve with the given arguments; what still runs at the end is killed."""
     processes: list[Process] = []
 
-    def start(*arguments: str | Path) -> Process:
-        processes.append(Process([str(argument) for argument in arguments]))
+    def start(*arguments: str | bytes | Path) -> Process:
+        processes.append(Process([os.fspath(argument) for argument in arguments]))
         return processes[-1]
 
     yield start

@@ -1,7 +1,8 @@
 """grpc.health.v1 and server reflection, as stock tools use them."""
 
+import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -12,6 +13,15 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from infosink.serving.server import Server
+from infosink.v1.sampling_service_pb2 import (
+    ENCODING_FLOAT32,
+    Draw,
+    GetModelRequest,
+    InferCodesRequest,
+    ListModelsRequest,
+    SampleRequest,
+    StreamSamplesRequest,
+)
 
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 
@@ -50,31 +60,80 @@ def test_a_watch_of_an_unknown_name_stays_open_and_says_so(running) -> None:
     watch.cancel()
 
 
-def test_open_calls_leave_room_for_others(start_server: Callable, load_file: Callable, schema_1: Path) -> None:
-    server = start_server(load_file(schema_1 / "gen.onnx"))
-    health = HealthStub(server.channel)
-    watches = [health.Watch(HealthCheckRequest()) for _ in range(8)]
-    assert [next(watch).status for watch in watches] == [SERVING] * 8
-    with pytest.raises(grpc.RpcError) as caught:
-        next(health.Watch(HealthCheckRequest()))
-    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "8 health watches are open" in caught.value.details()
-
+def test_an_open_reflection_stream_does_not_keep_the_server_from_draining(load_file: Callable, schema_1: Path) -> None:
+    server = Server([load_file(schema_1 / "gen.onnx")], "127.0.0.1", 0)
+    server.start()
     asked = threading.Event()
+    with grpc.insecure_channel(server.address) as channel:
+        streams = [ServerReflectionStub(channel).ServerReflectionInfo(ask_and_wait(asked)) for _ in range(2)]
+        assert [len(next(one).list_services_response.service) for one in streams] == [3] * 2
+        # Were they not ended, this would take the whole grace.
+        assert server.drain(3600).wait(30)
+        for one in streams:
+            with pytest.raises(grpc.RpcError) as caught:
+                next(one)
+            # The connection may close before the stream's own end arrives.
+            assert caught.value.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+        asked.set()
 
-    def ask_and_wait():
-        yield ServerReflectionRequest(list_services="")
-        asked.wait()
 
-    conversations = [ServerReflectionStub(server.channel).ServerReflectionInfo(ask_and_wait()) for _ in range(4)]
-    assert [len(next(one).list_services_response.service) for one in conversations] == [3] * 4
+def ask_and_wait(asked: threading.Event) -> Iterator[ServerReflectionRequest]:
+    yield ServerReflectionRequest(list_services="")
+    asked.wait()
+
+
+def test_open_calls_leave_room_for_others(start_server: Callable, load_file: Callable, schema_1: Path) -> None:
+    server = start_server(load_file(schema_1 / "gen.onnx"), load_file(schema_1 / "points-gen.onnx"))
+    stub, health, reflection = server.stub, HealthStub(server.channel), ServerReflectionStub(server.channel)
+    asked = threading.Event()
+    points = stub.GetModel(GetModelRequest(model="tiny-points")).served_model
+    # Hundreds of thousands of points take longer than all else here.
+    drawing = SampleRequest(model="tiny-points", draw=Draw(count=points.limits.unary_float32_samples))
+    # Nobody reads so many images, so that the server waits to send them.
+    streaming = StreamSamplesRequest(draw=Draw(count=1_000_000), encoding=ENCODING_FLOAT32)
+
+    def reflect() -> grpc.Call:
+        return reflection.ServerReflectionInfo(ask_and_wait(asked))
+
+    calls = []
+    for kind, limit, start in [
+        ("health watches", 4, lambda: health.Watch(HealthCheckRequest())),
+        ("reflection streams", 2, reflect),
+        ("StreamSamples calls", 8, lambda: stub.StreamSamples(streaming)),
+    ]:
+        started = [start() for _ in range(limit)]
+        for call in started:
+            next(call)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(start())
+        assert_refused(caught.value, f"{limit} {kind} are open")
+        calls += started
+
+    ended: queue.Queue[grpc.Future] = queue.Queue()
+    draws = [stub.Sample.future(drawing) for _ in range(10)]
+    for draw in draws:
+        draw.add_done_callback(ended.put)
+    refused = [ended.get(timeout=60) for _ in range(2)]
+    for draw in refused:
+        assert_refused(draw.exception(), "8 Sample and InferCodes calls are open")
+    calls += [draw for draw in draws if draw not in refused]
     with pytest.raises(grpc.RpcError) as caught:
-        next(ServerReflectionStub(server.channel).ServerReflectionInfo(ask_and_wait()))
-    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert health.Check(HealthCheckRequest()).status == SERVING
+        stub.InferCodes(InferCodesRequest())
+    assert_refused(caught.value, "8 Sample and InferCodes calls are open")
+
+    assert health.Check(HealthCheckRequest(), timeout=60).status == SERVING
+    assert stub.GetModel(GetModelRequest(model="tiny-points"), timeout=60).served_model == points
+    assert len(stub.ListModels(ListModelsRequest(), timeout=60).served_models) == 2
+    assert len(calls) == 22
+    assert all(call.is_active() for call in calls)
     asked.set()
-    for watch in watches:
-        watch.cancel()
+    for call in calls:
+        call.cancel()
+
+
+def assert_refused(error: grpc.RpcError, words: str) -> None:
+    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert error.details() == f"{words}, as many as this server allows at once: make fewer at once, or try again later"
 
 
 def test_services_are_reflected(running) -> None:

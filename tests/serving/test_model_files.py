@@ -28,6 +28,10 @@ def image_space(**changes: object) -> str:
     return json.dumps({"image": space})
 
 
+def category(**fields: object) -> str:
+    return json.dumps({"categories": [{"label": "0"}, fields], "noise_dimensions": 3})
+
+
 METADATA = {
     "newer schema": ({"schema_version": "2"}, ["schema version 2", "newer than 1", "upgrade infosink"]),
     "schema no number": ({"schema_version": "one"}, ['schema version "one"', "export it again"]),
@@ -50,6 +54,13 @@ METADATA = {
     "many styles": (
         {"latent_space": json.dumps({"categories": [{}], "styles": [{}] * 257})},
         ["257 styles", "256"],
+    ),
+    "share over 1": ({"latent_space": category(label_share=1.01)}, ["label_share, sample_share or recovery", "[0, 1]"]),
+    "negative share": ({"latent_space": category(sample_share=-0.1)}, ["label_share, sample_share or recovery"]),
+    "recovery NaN": ({"latent_space": category(recovery="NaN")}, ["label_share, sample_share or recovery"]),
+    "control characters": (
+        {"latent_space": '{"styles": "\\u001b[31m"}'},
+        ["unreadable infosink.latent_space", "\ufffd"],
     ),
     "no sample space": ({"sample_space": "{}"}, ["neither image nor point"]),
     "two channels": ({"sample_space": image_space(channels=2)}, ["image space does not hold together"]),
@@ -108,6 +119,18 @@ def test_a_truncated_file_is_refused(tmp_path: Path, schema_1: Path, load_file: 
         path = tmp_path / "gen.onnx"
         path.write_bytes(content[:length])
         assert str(path) in refused(load_file, path)
+
+
+@pytest.mark.parametrize("text", [b"tiny-images", b"category", b"pixels", b"OneHot"])
+def test_text_that_is_not_utf_8_is_refused(
+    tmp_path: Path, schema_1: Path, load_file: Callable, capsys: pytest.CaptureFixture, text: bytes
+) -> None:
+    content = (schema_1 / "gen.onnx").read_bytes()
+    assert text in content
+    path = tmp_path / "gen.onnx"
+    path.write_bytes(content.replace(text, b"\xff" + text[1:]))
+    assert f"{path} is not a model onnxruntime" in refused(load_file, path)
+    assert capsys.readouterr().out == ""
 
 
 def test_paths_are_checked(tmp_path: Path, load_file: Callable) -> None:
@@ -199,13 +222,21 @@ def give_nan(model: onnx.ModelProto) -> None:
     add_to_sample(model, [], {"addend": np.array(np.nan, np.float32)})
 
 
+def fail(model: onnx.ModelProto) -> None:
+    """Adds a lookup outside its table, which shows only in a run."""
+    batch = helper.make_node("Shape", ["noise"], ["beyond"], start=0, end=1)
+    lookup = helper.make_node("Gather", ["table", "beyond"], ["addend"])
+    add_to_sample(model, [batch, lookup], {"table": np.zeros(1, np.float32)})
+
+
 GRAPHS = {
     "output absent": (rename_output, ["lacks the output pixels"]),
     "input unknown": (add_input, ["unknown input temperature"]),
     "batch fixed": (fix_batch, ["input category", "[1]", "['batch']"]),
     "input type": (read_int32, ["input category", "tensor(int32)", "tensor(int64)"]),
     "batch dependent": (depend_on_batch_size, ["other bytes", "batch of 1 than of 64", "drawn again"]),
-    "NaN": (give_nan, ["not finite"]),
+    "NaN": (give_nan, ["sample holds values that are not finite", "train or export it again"]),
+    "failing": (fail, ["cannot be run", "export it again"]),
 }
 
 

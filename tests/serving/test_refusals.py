@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from infosink.v1.sampling_service_pb2 import (
+    ENCODING_FLOAT32,
     ENCODING_PNG,
     ENCODING_UINT8,
     Code,
@@ -100,6 +101,16 @@ DRAWS = {
         INVALID,
         ["draw.noise.values", "not finite"],
     ),
+    "noise over 10": (
+        Draw(count=1, noise=Noise(values=floats(1, 3, value=10.5))),
+        INVALID,
+        ["draw.noise.values[0, 0] is 10.5", "[-10, 10]"],
+    ),
+    "huge noise": (
+        Draw(count=4, noise=Noise(values=floats(4, 3, value=-3e38))),
+        INVALID,
+        ["draw.noise.values[0, 0] is -3e+38", "[-10, 10]"],
+    ),
 }
 
 
@@ -115,6 +126,22 @@ def test_a_bad_draw_is_refused(stub: SamplingServiceStub, refusal: Callable, cas
     for part in parts:
         assert part in message
     assert len(message) < 400
+
+
+def test_explicit_noise_that_cannot_fit_is_refused_with_its_limit(stub: SamplingServiceStub, refusal: Callable) -> None:
+    limit = 349184
+    draw = Draw(count=limit, noise=Noise(values=floats(10, 3)))
+    _, message = refusal(stub.StreamSamples, StreamSamplesRequest(draw=draw))
+    assert f"[{limit}, 3] or [1, 3]" in message
+    draw.count = limit + 1
+    code, message = refusal(stub.StreamSamples, StreamSamplesRequest(draw=draw))
+    assert code == INVALID
+    assert f"at most {limit} samples of tiny-images" in message
+    assert "one row, [1, 3]" in message
+    draw.noise.values.CopyFrom(floats(1, 3, value=10))
+    call = stub.StreamSamples(StreamSamplesRequest(draw=draw))
+    assert next(call).batch.noise_given
+    call.cancel()
 
 
 def test_a_stream_over_its_limit_is_refused(stub: SamplingServiceStub, refusal: Callable) -> None:
@@ -157,20 +184,20 @@ def test_styles_of_a_model_without_any_are_refused(stub: SamplingServiceStub, re
     assert "tiny-points has 0 style codes" in message
 
 
-def bomb(width: int, height: int) -> bytes:
-    """A small PNG whose header claims a huge image, of zeros."""
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**6), 9))
+def zeros(*headers: tuple[int, int], data_bytes: int, bit_depth: int = 8, colour_type: int = 0) -> bytes:
+    """A PNG of zeros, small for its size, with a header for each width and height given."""
+    chunks = [chunk(b"IHDR", struct.pack(">IIBBBBB", *size, bit_depth, colour_type, 0, 0, 0)) for size in headers]
+    data = chunk(b"IDAT", zlib.compress(bytes(data_bytes), 9)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + data
 
 
 NATIVE = png(Image.new("L", (6, 6), 100))
 JPEG = io.BytesIO()
 Image.new("L", (6, 6)).save(JPEG, "JPEG")
-SIXTEEN_BIT = png(Image.fromarray(np.full((6, 6), 40000, np.uint16)))
 
 PNGS = {
     "empty": (b"", ["image 1 is not a PNG", "0 bytes"]),
@@ -183,10 +210,30 @@ PNGS = {
     "no header": (NATIVE[:12] + b"IHDX" + NATIVE[16:], ["image 1 is a corrupt PNG"]),
     "a wrong size": (png(Image.new("L", (28, 28))), ["28x28 pixels", "6x6 or 8x8", "resize"]),
     "a transposed size": (png(Image.new("L", (6, 8))), ["6x8 pixels", "6x6 or 8x8"]),
-    "a bomb": (bomb(50_000, 50_000), ["50000x50000 pixels", "6x6 or 8x8"]),
-    "16 bits": (SIXTEEN_BIT, ["16-bit", "8 bits"]),
+    "a bomb": (zeros((50_000, 50_000), data_bytes=10**6), ["50000x50000 pixels", "6x6 or 8x8"]),
+    "a bomb below a header": (
+        zeros((6, 6), (5000, 5000), data_bytes=5001 * 5000),
+        ["headers state 6x6 and 5000x5000 pixels"],
+    ),
+    "a frame below another": (zeros((6, 6), (8, 8), data_bytes=9 * 8), ["headers state 6x6 and 8x8 pixels"]),
+    "16-bit grey": (zeros((6, 6), data_bytes=13 * 6, bit_depth=16), ["image 1 is a 16-bit PNG", "8 bits"]),
+    "16-bit grey with opacity": (
+        zeros((6, 6), data_bytes=25 * 6, bit_depth=16, colour_type=4),
+        ["image 1 is a 16-bit PNG"],
+    ),
+    "16-bit colour": (zeros((6, 6), data_bytes=37 * 6, bit_depth=16, colour_type=2), ["image 1 is a 16-bit PNG"]),
+    "16-bit colour with opacity": (
+        zeros((8, 8), data_bytes=65 * 8, bit_depth=16, colour_type=6),
+        ["image 1 is a 16-bit PNG"],
+    ),
     "long for its size": (NATIVE + bytes(10**6), ["over the limit", "metadata"]),
 }
+
+
+def test_such_a_png_of_8_bits_is_read(stub: SamplingServiceStub) -> None:
+    file = zeros((6, 6), data_bytes=7 * 6)
+    reply = stub.InferCodes(InferCodesRequest(png=PngImages(images=[file])))
+    assert reply == stub.InferCodes(InferCodesRequest(tensor=pixels(1, 6, 6, 1)))
 
 
 @pytest.mark.parametrize("case", PNGS)
@@ -229,6 +276,10 @@ SAMPLES = {
         ["points, not images", "FLOAT32"],
     ),
     "levels for points": (InferCodesRequest(model="tiny-points", tensor=pixels(3, 2)), ["must be FLOAT32"]),
+    "points far away": (
+        InferCodesRequest(model="tiny-points", tensor=floats(3, 2, value=-1.5e6)),
+        ["tensor[0, 0] is -1.5e+06", "[-1e+06, 1e+06]"],
+    ),
     "points in space": (InferCodesRequest(model="tiny-points", tensor=floats(3, 3)), ["[3, 2]", "[3, 3]"]),
 }
 
@@ -246,6 +297,12 @@ def test_float_images_may_leave_their_range_by_rounding(stub: SamplingServiceStu
     assert stub.InferCodes(InferCodesRequest(tensor=floats(1, 1, 8, 8, value=1.000001))).categories
 
 
+def test_the_furthest_points_are_read(stub: SamplingServiceStub) -> None:
+    reply = stub.InferCodes(InferCodesRequest(model="tiny-points", tensor=floats(1, 2, value=1e6)))
+    probability = np.frombuffer(reply.category_probability.data, "<f4")
+    assert probability.sum() == pytest.approx(1)
+
+
 def test_codes_are_not_inferred_without_an_encoder(stub: SamplingServiceStub, refusal: Callable) -> None:
     code, message = refusal(stub.InferCodes, InferCodesRequest(model="bare", tensor=pixels(1, 8, 8, 1)))
     assert code == PRECONDITION
@@ -258,12 +315,12 @@ def test_a_message_over_4_mib_is_not_received(stub: SamplingServiceStub, refusal
 
 
 def fail_on_large_noise(model: onnx.ModelProto) -> None:
-    """Adds a lookup to the sample whose index is outside its table where any noise exceeds 100."""
+    """Adds a lookup to the sample whose index is outside its table where any noise exceeds 8."""
     graph = model.graph
     graph.initializer.extend(
         [
             numpy_helper.from_array(np.zeros(1, np.float32), "table"),
-            numpy_helper.from_array(np.array(100, np.float32), "largest"),
+            numpy_helper.from_array(np.array(8, np.float32), "largest"),
         ]
     )
     maker = next(node for node in graph.node if "sample" in node.output)
@@ -301,7 +358,7 @@ def test_an_unexpected_failure_tells_the_client_nothing_but_its_id(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = start_server(load_file(altered("gen.onnx", fail_on_large_noise)))
-    draw = Draw(count=1, noise=Noise(values=floats(1, 3, value=1000)))
+    draw = Draw(count=1, noise=Noise(values=floats(1, 3, value=9)))
     for method, request in [
         (server.stub.Sample, SampleRequest(draw=draw)),
         (server.stub.StreamSamples, StreamSamplesRequest(draw=draw)),
@@ -316,3 +373,54 @@ def test_an_unexpected_failure_tells_the_client_nothing_but_its_id(
         assert "a_node_within" in caplog.text
         assert "Traceback" in caplog.text
     assert len(server.stub.Sample(SampleRequest(draw=Draw(count=3))).batch.categories) == 3
+
+
+def square_root_of_rest(model: onnx.ModelProto, source: str, largest: float, target: str) -> None:
+    """Adds 0 to an output, and NaN where a value of an input exceeds `largest`."""
+    graph = model.graph
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.array(largest, np.float32), "largest"),
+            numpy_helper.from_array(np.array(0, np.float32), "zero"),
+        ]
+    )
+    maker = next(node for node in graph.node if target in node.output)
+    maker.output[0] = "sound"
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMax", [source], ["peak"], keepdims=0),
+            helper.make_node("Sub", ["largest", "peak"], ["rest"]),
+            helper.make_node("Sqrt", ["rest"], ["root"]),
+            helper.make_node("Mul", ["root", "zero"], ["nothing"]),
+            helper.make_node("Add", ["sound", "nothing"], [target]),
+        ]
+    )
+    nodes = list(graph.node)
+    del graph.node[:]
+    graph.node.extend(in_order(nodes, {value.name for value in [*graph.input, *graph.initializer]}))
+
+
+def test_what_is_not_finite_is_not_sent(
+    altered: Callable[..., Path],
+    load_file: Callable,
+    start_server: Callable,
+    refusal: Callable,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    generator = altered("gen.onnx", lambda model: square_root_of_rest(model, "noise", 8, "sample"))
+    encoder = altered("q.onnx", lambda model: square_root_of_rest(model, "sample", 1.0005, "style_mean"), "q.onnx")
+    stub = start_server(load_file(generator, encoder=encoder)).stub
+    draw = Draw(count=100, noise=Noise(values=floats(1, 3, value=9)))
+    for method, request, output in [
+        (stub.Sample, SampleRequest(draw=draw, encoding=ENCODING_UINT8), "sample"),
+        (stub.Sample, SampleRequest(draw=draw, encoding=ENCODING_FLOAT32), "sample"),
+        (stub.StreamSamples, StreamSamplesRequest(draw=draw, encoding=ENCODING_PNG), "sample"),
+        (stub.InferCodes, InferCodesRequest(tensor=floats(1, 1, 8, 8, value=1.0008)), "style_mean"),
+    ]:
+        caplog.clear()
+        code, message = refusal(method, request)
+        assert code == grpc.StatusCode.INTERNAL
+        assert message.removeprefix("internal error; request id ") in caplog.text
+        assert f"the output {output} holds values that are not finite" in caplog.text
+    assert stub.Sample(SampleRequest(draw=Draw(count=3))).batch.categories
+    assert stub.InferCodes(InferCodesRequest(tensor=floats(1, 1, 8, 8, value=1))).categories

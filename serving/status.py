@@ -2,7 +2,6 @@
 
 import logging
 import secrets
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,43 +28,16 @@ _logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def answering(context: grpc.ServicerContext) -> Iterator[None]:
-    """Turns what a call raises into its status; an unexpected error's details go to the log alone."""
+def abort_on_error(context: grpc.ServicerContext) -> Iterator[None]:
+    """Aborts the call with the status of what it raises; an unexpected error's details go to the log alone."""
     try:
         yield
     except RequestError as error:
         context.abort(_STATUS[type(error)], str(error))
     except grpc.RpcError:
-        # The client went while it was being read from; gRPC knows.
+        # The call ended while it was being read from; gRPC knows.
         raise
     except Exception:
         request_id = secrets.token_hex(8)
         _logger.exception("request %s failed", request_id)
         context.abort(grpc.StatusCode.INTERNAL, f"internal error; request id {request_id}")
-
-
-class Slots:
-    """How many calls of one kind may be open at once: a call occupies a thread for as long as its client pleases.
-
-    Args:
-        count: How many.
-        kind: What they are, in the plural, for messages.
-    """
-
-    def __init__(self, count: int, kind: str) -> None:
-        self._message = f"{count} {kind} are open, as many as this server allows: try again later"
-        self._free = threading.BoundedSemaphore(count)
-
-    @contextmanager
-    def occupied(self) -> Iterator[None]:
-        """Occupies a slot within the context.
-
-        Raises:
-            BusyError: If none is free.
-        """
-        if not self._free.acquire(blocking=False):
-            raise BusyError(self._message)
-        try:
-            yield
-        finally:
-            self._free.release()
