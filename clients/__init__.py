@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .client import Client
     from .draws import Code
-    from .errors import InfosinkError, MalformedReplyError, RequestRefusedError, ServerUnreachableError
+    from .errors import (
+        InfosinkError,
+        MalformedReplyError,
+        RequestRefusedError,
+        ServerFailedError,
+        ServerUnreachableError,
+    )
     from .results import InferredCodes, Samples
 
 __all__ = [
@@ -25,6 +31,7 @@ __all__ = [
     "MalformedReplyError",
     "RequestRefusedError",
     "Samples",
+    "ServerFailedError",
     "ServerUnreachableError",
 ]
 
@@ -36,6 +43,7 @@ _MODULES = {
     "MalformedReplyError": "errors",
     "RequestRefusedError": "errors",
     "Samples": "results",
+    "ServerFailedError": "errors",
     "ServerUnreachableError": "errors",
 }
 

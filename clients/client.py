@@ -13,16 +13,28 @@ from infosink.v1 import model_pb2, sampling_service_pb2_grpc
 from infosink.v1 import sampling_service_pb2 as v1
 from numpy.typing import ArrayLike, NDArray
 
-from .address import checked_address, default_address
-from .draws import Code, Draw
-from .errors import InfosinkError, MalformedReplyError, RequestRefusedError, ServerUnreachableError
+from .connection import DEFAULT_TIMEOUT, checked_address, checked_timeout, default_address
+from .draws import LARGEST_NOISE, Code, Draw
+from .errors import (
+    InfosinkError,
+    MalformedReplyError,
+    RequestRefusedError,
+    ServerFailedError,
+    ServerUnreachableError,
+)
+from .frames import check_space
+from .printable import printable
 from .results import InferredCodes, Samples, join_codes, join_samples
-from .wire import codes_from_reply, samples_from_batch, to_tensor
+from .wire import codes_from_reply, finite_float32, samples_from_batch, to_tensor
 
 # A stream is asked for in parts of this many samples, so that one deadline covers a bounded amount of work.
 _SAMPLES_PER_CALL = 512
 
 _MEBIBYTE = 1 << 20
+# What gRPC servers accept in one request unless told otherwise.
+_LARGEST_REQUEST = 4 * _MEBIBYTE
+# The rest is for names.
+_LARGEST_ARRAY = _LARGEST_REQUEST - 4096
 _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", 64 * _MEBIBYTE),
     ("grpc.max_send_message_length", 64 * _MEBIBYTE),
@@ -31,28 +43,29 @@ _CHANNEL_OPTIONS = [
     # A client made after a server's start must not inherit the back-off of one made before it.
     ("grpc.use_local_subchannel_pool", 1),
 ]
+# What is the server's fault and not the request's.
+_FAILURES = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS}
 
 
 class Client:
     """A connection to an infosink server: conditional sampling, and inference of the codes.
 
     Every call has a deadline and raises `ServerUnreachableError` where no server answers within it,
-    `RequestRefusedError` where the server refuses the request, and `MalformedReplyError` where its reply makes no
-    sense. The connection is not encrypted. A client may be used by several threads at once.
+    `RequestRefusedError` where the server refuses the request, `ServerFailedError` where it fails to do it, and
+    `MalformedReplyError` where its reply makes no sense. The connection is not encrypted. A client may be used by
+    several threads at once.
 
     Args:
         address: HOST:PORT; by default the environment variable INFOSINK_SERVER, or 127.0.0.1:50051.
-        timeout: Seconds until one call is given up. A long stream is several calls.
+        timeout: Seconds until one call is given up, at most a day's. A long stream is several calls.
 
     Raises:
         ValueError: If the address or the timeout makes no sense.
     """
 
-    def __init__(self, address: str | None = None, *, timeout: float = 60.0) -> None:
-        if not timeout > 0:
-            raise ValueError(f"the timeout is {timeout} s; it must be above 0")
+    def __init__(self, address: str | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         self.address = checked_address(address or default_address())
-        self.timeout = timeout
+        self.timeout = checked_timeout(timeout)
         self._channel = grpc.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
         self._service = sampling_service_pb2_grpc.SamplingServiceStub(self._channel)
         self._described: dict[str, v1.ServedModel] = {}
@@ -77,14 +90,15 @@ class Client:
         """The models that the server serves; the first one is meant where no name is given."""
         with self._errors():
             reply = self._service.ListModels(v1.ListModelsRequest(), timeout=self.timeout)
+        for served in reply.served_models:
+            check_space(served.model.sample_space)
         return list(reply.served_models)
 
     def model(self, name: str = "") -> v1.ServedModel:
         """One model: its description of itself, how the server runs it, and what it accepts in one request."""
-        with self._errors():
-            reply = self._service.GetModel(v1.GetModelRequest(model=name), timeout=self.timeout)
-        self._described[name] = reply.served_model
-        return reply.served_model
+        described = v1.ServedModel()
+        described.CopyFrom(self._described_anew(name))
+        return described
 
     def sample(
         self,
@@ -111,22 +125,23 @@ class Client:
             label: The label of all samples; excludes `category`.
             style: The style of all samples, one value in [-1, 1] for each style.
             codes: The codes in turn, sample i taking codes[i mod their number]; excludes the three above.
-            noise: float32 [count, N], or [1, N] for all samples alike; standard normal where left out.
+            noise: [count, N], or [1, N] for all samples alike, in [-10, 10]; standard normal where left out.
             shared_noise_index: The sample whose noise all samples take; excludes `noise`.
             seed: 0 to 2**64 - 1; chosen by the server where left out, and stated in the result.
             first_index: The index of the first sample.
             model: The model's name; empty for the server's first.
 
         Raises:
+            TypeError: If noise is not numbers.
             ValueError: If arguments exclude each other or are out of range.
         """
         draw = _draw(count, category, label, style, codes, noise, shared_noise_index, seed, first_index)
-        if not _fits_one_reply(draw, self._describe(model)):
+        request = _unary_request(draw, self._describe(model), model)
+        if request is None:
             return join_samples(list(self._stream(draw, model)))
         with self._errors():
-            reply = self._service.Sample(v1.SampleRequest(model=model, draw=draw.to_wire()), timeout=self.timeout)
-        samples = samples_from_batch(reply.batch, self._same_checkpoint(reply.batch.checkpoint_sha256, model))
-        _check_index(samples, first_index)
+            reply = self._service.Sample(request, timeout=self.timeout)
+        samples = self._samples(reply.batch, draw, 0, model)
         _check_count(len(samples), count)
         return samples
 
@@ -163,11 +178,11 @@ class Client:
 
         Raises:
             TypeError: If images are not uint8, or points not numbers.
-            ValueError: If there are none, or the number of axes is wrong.
+            ValueError: If there are none, the number of axes is wrong, or a point is not finite.
         """
         served = self._describe(model)
         array = _inferable(np.asarray(samples), served.model)
-        step = max(1, served.limits.inferred_samples)
+        step = max(1, min(served.limits.inferred_samples, _LARGEST_ARRAY // max(1, array[0].nbytes)))
         batches = []
         for start in range(0, len(array), step):
             part = array[start : start + step]
@@ -180,42 +195,59 @@ class Client:
 
     def _stream(self, draw: Draw, model: str) -> Iterator[Samples]:
         limits = self._describe(model).limits
-        bounds = (_SAMPLES_PER_CALL, limits.stream_samples, limits.codes)
+        bounds = (_SAMPLES_PER_CALL, limits.stream_samples, limits.codes if len(draw.codes) > limits.codes else 0)
         step = min(bound for bound in bounds if bound)
-        for start in range(0, draw.count, step):
-            samples = self._stream_part(draw.part(start, min(step, draw.count - start)), model)
+        start = 0
+        while start < draw.count:
+            part = draw.part(start, min(step, draw.count - start))
+            request = v1.StreamSamplesRequest(model=model, draw=part.to_wire())
+            if request.ByteSize() > _LARGEST_REQUEST and part.count > 1:
+                step = part.count // 2
+                continue
+            samples = self._stream_part(request, part, model)
             # The server chose the first part's seed where none was given; the others follow it.
             draw = replace(draw, seed=samples.seed)
+            start += part.count
             yield samples
 
-    def _stream_part(self, draw: Draw, model: str) -> Samples:
+    def _stream_part(self, request: v1.StreamSamplesRequest, draw: Draw, model: str) -> Samples:
         # Received as a whole, so that the deadline measures the server and not what is done with the samples.
-        request = v1.StreamSamplesRequest(model=model, draw=draw.to_wire())
         call = self._service.StreamSamples(request, timeout=self.timeout)
         batches: list[Samples] = []
         received = 0
         try:
             with self._errors():
                 for reply in call:
-                    described = self._same_checkpoint(reply.batch.checkpoint_sha256, model)
-                    batches.append(samples_from_batch(reply.batch, described))
-                    _check_index(batches[-1], draw.first_index + received)
+                    batches.append(self._samples(reply.batch, draw, received, model))
                     received += len(batches[-1])
+                    draw = replace(draw, seed=batches[-1].seed)
         finally:
             call.cancel()
         _check_count(received, draw.count)
         return join_samples(batches)
 
+    def _samples(self, batch: v1.SampleBatch, draw: Draw, received: int, model: str) -> Samples:
+        samples = samples_from_batch(batch, self._same_checkpoint(batch.checkpoint_sha256, model))
+        _check_continuation(samples, draw, received)
+        return samples
+
     def _describe(self, name: str) -> v1.ServedModel:
-        return self._described.get(name) or self.model(name)
+        return self._described.get(name) or self._described_anew(name)
+
+    def _described_anew(self, name: str) -> v1.ServedModel:
+        with self._errors():
+            reply = self._service.GetModel(v1.GetModelRequest(model=name), timeout=self.timeout)
+        check_space(reply.served_model.model.sample_space)
+        self._described[name] = reply.served_model
+        return reply.served_model
 
     def _same_checkpoint(self, checkpoint_sha256: str, name: str) -> model_pb2.Model:
         model = self._describe(name).model
         if model.checkpoint_sha256 != checkpoint_sha256:
             self._described.pop(name, None)
             raise MalformedReplyError(
-                f"the server's model {model.name!r} changed from checkpoint {model.checkpoint_sha256[:12]} to "
-                f"{checkpoint_sha256[:12]} meanwhile; ask again"
+                f"the server's model {printable(model.name)} changed from checkpoint "
+                f"{printable(model.checkpoint_sha256[:12])} to {printable(checkpoint_sha256[:12])} meanwhile; ask again"
             )
         return model
 
@@ -227,7 +259,7 @@ class Client:
             raise self._meaning(error) from None
 
     def _meaning(self, error: Any) -> InfosinkError:
-        code, details = error.code(), _printable(error.details() or "")
+        code, details = error.code(), printable(error.details() or "")
         if code is grpc.StatusCode.UNAVAILABLE:
             return ServerUnreachableError(
                 f"no infosink server answers at {self.address}; start one with: infosink-serve --model "
@@ -246,6 +278,8 @@ class Client:
             return RequestRefusedError(
                 code.name, f"the server at {self.address} does not speak infosink.v1; name another with --server"
             )
+        if code in _FAILURES:
+            return ServerFailedError(code.name, details)
         return RequestRefusedError(code.name, details)
 
 
@@ -269,26 +303,39 @@ def _draw(
     return Draw(
         count=count,
         codes=tuple(codes),
-        noise=None if noise is None else np.asarray(noise, np.float32),
+        noise=None if noise is None else finite_float32(noise, "noise values", LARGEST_NOISE),
         shared_noise_index=shared_noise_index,
         seed=seed,
         first_index=first_index,
     )
 
 
-def _fits_one_reply(draw: Draw, served: v1.ServedModel) -> bool:
+def _unary_request(draw: Draw, served: v1.ServedModel, model: str) -> v1.SampleRequest | None:
+    """The request for all samples in one reply, or None where it or the reply would be too large."""
     limits = served.limits
     points = served.model.sample_space.HasField("point")
-    samples = limits.unary_float32_samples if points else limits.unary_uint8_samples
-    noise_rows = 0 if draw.noise is None else len(draw.noise)
-    return draw.count <= samples and len(draw.codes) <= limits.codes and noise_rows <= _SAMPLES_PER_CALL
+    if draw.count > (limits.unary_float32_samples if points else limits.unary_uint8_samples):
+        return None
+    needed = draw.part(0, draw.count)
+    request = v1.SampleRequest(model=model, draw=needed.to_wire())
+    return request if len(needed.codes) <= limits.codes and request.ByteSize() <= _LARGEST_REQUEST else None
 
 
-def _check_index(samples: Samples, first_index: int) -> None:
-    if samples.first_index != first_index:
+def _check_continuation(samples: Samples, draw: Draw, received: int) -> None:
+    if samples.first_index != draw.first_index + received:
         raise MalformedReplyError(
-            f"the server's reply holds samples from index {samples.first_index} on, not from {first_index} on"
+            f"the server's reply holds samples from index {samples.first_index} on, "
+            f"not from {draw.first_index + received} on"
         )
+    if not 0 < len(samples) <= draw.count - received:
+        raise MalformedReplyError(
+            f"{draw.count} samples were asked for, and after {received} of them the server's reply holds "
+            f"a batch of {len(samples)}"
+        )
+    if draw.seed is not None and samples.seed != draw.seed:
+        raise MalformedReplyError(f"the server's reply holds samples of the seed {samples.seed}, not of {draw.seed}")
+    if (samples.shared_noise_index, samples.noise_given) != (draw.shared_noise_index, draw.noise is not None):
+        raise MalformedReplyError("the server's reply holds samples of another noise than was asked for")
 
 
 def _check_count(received: int, expected: int) -> None:
@@ -310,10 +357,4 @@ def _inferable(array: NDArray[Any], model: model_pb2.Model) -> NDArray[Any]:
         return array
     if array.ndim != 2:
         raise ValueError(f"points of shape {list(array.shape)}; give [n, dimensions]")
-    if not np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.complexfloating):
-        raise TypeError(f"points are real numbers; these are {array.dtype}")
-    return array.astype(np.float32)
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)
+    return finite_float32(array, "points")

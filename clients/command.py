@@ -1,8 +1,10 @@
 """The `infosink` command."""
 
 import json
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -10,11 +12,13 @@ import click
 from .commands.batch import batch
 from .commands.infer import infer
 from .commands.models import models
+from .commands.report import prepare_streams
 from .commands.sample import sample
 from .commands.traverse import traverse
-from .errors import InfosinkError, RequestRefusedError, ServerUnreachableError
+from .errors import InfosinkError, RequestRefusedError, ServerFailedError, ServerUnreachableError
+from .interruption import Terminated, terminable
 
-_FAILED, _USAGE, _UNREACHABLE, _REFUSED, _INTERRUPTED = 1, 2, 3, 4, 130
+_FAILED, _UNREACHABLE, _REFUSED, _SIGNALLED = 1, 3, 4, 128
 
 
 class _Commands(click.Group):
@@ -29,36 +33,57 @@ class _Commands(click.Group):
         **extra: Any,
     ) -> Any:
         arguments = sys.argv[1:] if args is None else list(args)
+        prepare_streams()
         try:
-            code = super().main(arguments, prog_name, complete_var, standalone_mode=False, **extra)
-        except click.Abort:
-            code = _fail("interrupted", "interrupted; nothing was written", _INTERRUPTED, arguments)
-        except click.ClickException as error:
-            code = _misused(error, arguments)
-        except ServerUnreachableError as error:
-            code = _fail("unreachable", str(error), _UNREACHABLE, arguments)
-        except RequestRefusedError as error:
-            code = _fail("refused", str(error), _REFUSED, arguments, code=error.code)
-        except InfosinkError as error:
-            code = _fail("failed", str(error), _FAILED, arguments)
+            with terminable():
+                code = super().main(arguments, prog_name, complete_var, standalone_mode=False, **extra)
+        except (click.ClickException, click.Abort, InfosinkError, OSError, Terminated) as error:
+            code = _reported(error, as_json="--json" in arguments)
         if standalone_mode:
             sys.exit(code)
         return code
 
 
-def _misused(error: click.ClickException, arguments: Sequence[str]) -> int:
-    if "--json" in arguments:
-        return _fail("usage", error.format_message(), error.exit_code, arguments)
-    error.show()
-    return error.exit_code
+def _reported(error: BaseException, *, as_json: bool) -> int:
+    """Says on standard error what went wrong.
+
+    Returns:
+        The exit code.
+    """
+    details = {}
+    match error:
+        case click.ClickException():
+            kind, code, message = "usage", error.exit_code, error.format_message()
+        case click.Abort():
+            kind, code, message = "interrupted", _SIGNALLED + signal.SIGINT, _interrupted(error.__cause__ or error)
+        case Terminated():
+            kind, code, message = "interrupted", _SIGNALLED + error.signal_number, _interrupted(error)
+        case ServerUnreachableError():
+            kind, code, message = "unreachable", _UNREACHABLE, str(error)
+        case RequestRefusedError():
+            kind, code, message = "refused", _REFUSED, str(error)
+            details = {"code": error.code}
+        case ServerFailedError():
+            kind, code, message = "failed", _FAILED, str(error)
+            details = {"code": error.code}
+        case OSError():
+            # Whatever else the system refuses has been given a name of its own.
+            kind, code, message = "failed", _FAILED, f"cannot print to standard output: {error.strerror or error}"
+        case _:
+            kind, code, message = "failed", _FAILED, str(error)
+    # Nobody may be reading.
+    with suppress(OSError):
+        if as_json:
+            click.echo(json.dumps({"error": kind, "message": message, **details}), err=True)
+        elif isinstance(error, click.ClickException):
+            error.show()
+        else:
+            click.echo(f"Error: {message}", err=True)
+    return code
 
 
-def _fail(kind: str, message: str, exit_code: int, arguments: Sequence[str], **more: str) -> int:
-    if "--json" in arguments:
-        click.echo(json.dumps({"error": kind, "message": message, **more}), err=True)
-    else:
-        click.echo(f"infosink: {message}", err=True)
-    return exit_code
+def _interrupted(error: BaseException) -> str:
+    return "; ".join(["interrupted", *getattr(error, "__notes__", ())])
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -66,7 +91,8 @@ def _fail(kind: str, message: str, exit_code: int, arguments: Sequence[str], **m
 def main() -> None:
     """Sample images of a category in a style from an infosink server, and infer both from images.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no server answers, 4 the server refused, 130 interrupted.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no server answers, 4 the server refused, 129, 130 or 143 ended from
+    outside (SIGHUP, SIGINT, SIGTERM).
     """
 
 

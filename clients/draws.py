@@ -13,6 +13,9 @@ from .wire import to_tensor
 _LARGEST_UINT32 = 2**32 - 1
 _LARGEST_UINT64 = 2**64 - 1
 
+LARGEST_NOISE = 10.0
+"""The largest magnitude of a noise value in a request, beyond what the prior's draws reach."""
+
 
 @dataclass(frozen=True)
 class Code:
@@ -52,7 +55,7 @@ class Draw:
     Attributes:
         count: How many, at least 1.
         codes: The codes in turn; empty to draw all of them from the prior.
-        noise: float32 [count, N], or [1, N] for all samples alike; None to draw it.
+        noise: float32 [count, N], or [1, N] for all samples alike, in [-10, 10]; None to draw it.
         shared_noise_index: The sample whose noise all take; excludes `noise`.
         seed: 0 to 2**64 - 1; None lets the server choose.
         first_index: The index of the first sample.
@@ -106,8 +109,13 @@ class Draw:
 
 def distinct_labels(space: model_pb2.LatentSpace) -> list[str]:
     """The labels that some category bears, numbers before words, each in ascending order."""
-    labels = {category.label for category in space.categories} - {""}
-    return sorted(labels, key=lambda label: (0, int(label), label) if label.isdecimal() else (1, 0, label))
+    return sorted({category.label for category in space.categories} - {""}, key=_rank)
+
+
+def _rank(label: str) -> tuple[bool, int, str, str]:
+    # Digits without leading zeros are ordered as the number is, however long it is.
+    digits = label.lstrip("0") if label.isdecimal() else ""
+    return not label.isdecimal(), len(digits), digits, label
 
 
 def _check_range(name: str, value: int, smallest: int, largest: int) -> None:

@@ -23,6 +23,22 @@ class RequestRefusedError(InfosinkError):
         self.details = details
 
 
+class ServerFailedError(InfosinkError):
+    """The server answered that it failed; the request may have been right.
+
+    Attributes:
+        code: The gRPC status code's name, such as "INTERNAL".
+        details: The server's own words.
+    """
+
+    def __init__(self, code: str, details: str) -> None:
+        super().__init__(
+            f"the server failed ({code}): {details or 'it gave no reason'}; its log says more, and another try may do"
+        )
+        self.code = code
+        self.details = details
+
+
 class MalformedReplyError(InfosinkError):
     """The server's reply does not follow `infosink.v1`, or is not about the model that was asked for."""
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import UnreadableImageError
-from .wire import native_size, pad_to_model
+from .frames import native_size, pad_to_model
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM")
 _LARGEST_FILE = 64 << 20
@@ -48,8 +48,7 @@ def read_image(path: Path, space: model_pb2.ImageSpace, *, resize: bool, invert:
             raise UnreadableImageError(
                 f"{path} has {_size(size)} pixels; the model reads {frames}: fit it with --resize"
             )
-        colour = (space.background,) * space.channels
-        image = ImageOps.pad(image, native[::-1], color=colour[0] if len(colour) == 1 else colour)
+        image = _fitted(image, native, space.background)
     array = np.asarray(image, np.uint8).reshape(image.height, image.width, space.channels)
     return array if array.shape[:2] == model else pad_to_model(array[np.newaxis], space)[0]
 
@@ -74,11 +73,8 @@ def _opened(path: Path) -> Image.Image:
             raise UnreadableImageError(f"{path} is empty; give an image file")
         if size > _LARGEST_FILE:
             raise UnreadableImageError(f"{path} has {size:,} bytes; image files of up to {_LARGEST_FILE:,} are read")
-        with warnings.catch_warnings():
-            # The limit below is stricter than the one that Pillow warns of.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(path, formats=_FORMATS)
-        with opened as image:
+        # The limit below is stricter than the one that Pillow warns of, and damaged notes beside the pixels do no harm.
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_FORMATS) as image:
             # Only the header has been read so far.
             if image.width * image.height > _LARGEST_IMAGE:
                 raise UnreadableImageError(
@@ -96,6 +92,16 @@ def _opened(path: Path) -> Image.Image:
     except (OSError, SyntaxError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UnreadableImageError(f"{path} cannot be read: {reason}") from None
+
+
+def _fitted(image: Image.Image, size: tuple[int, int], background: int) -> Image.Image:
+    """The image as large as `size` (height, width) holds it, in the middle; Pillow's own makes thin ones vanish."""
+    height, width = size
+    scale = min(height / image.height, width / image.width)
+    fitted = image.resize((max(1, round(scale * image.width)), max(1, round(scale * image.height))))
+    canvas = Image.new(image.mode, (width, height), (background,) * len(image.getbands()))
+    canvas.paste(fitted, ((width - fitted.width) // 2, (height - fitted.height) // 2))
+    return canvas
 
 
 def _opaque(image: Image.Image, background: int) -> Image.Image:

@@ -4,7 +4,6 @@ import json
 import re
 import zipfile
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,8 +15,8 @@ from PIL import PngImagePlugin
 from . import pictures
 from .destination import Destination, Form
 from .errors import UnwritableOutputError
+from .frames import native_size
 from .results import Samples, join_samples
-from .wire import native_size
 
 _LARGEST_PICTURE = 100_000_000
 
@@ -50,29 +49,31 @@ def check_form(form: Form, count: int, space: model_pb2.SampleSpace, columns: in
         )
 
 
-def write(destination: Destination, batches: Iterable[Samples], count: int) -> None:
+def write(destination: Destination, batches: Iterable[Samples], count: int) -> Samples:
     """Writes `count` samples, at least one, as the destination's form has it.
 
     A picture is a near-square grid of images or a scatter of points. Arrays are `samples`, images in the data set's
-    native frame with no channel axis where they are grey; `category`, `label` and `style`; and the scalars `seed`,
-    `first_index`, `model`, `checkpoint_sha256` and `noise_algorithm`, with which they can be drawn again. A folder
-    holds one PNG a sample, named by its index and label. Only a picture is held in memory as a whole.
+    native frame with no channel axis where they are grey; `category`, `label` and `style`; and the scalars that
+    `origin` has. A folder holds one PNG a sample, named by its index and label. Each picture bears a note, which
+    `origin_note` describes. Only a picture is held in memory as a whole.
 
     Args:
         destination: Where, checked by `Destination.check` and `check_form`.
         batches: Consecutive samples.
         count: How many samples they hold together.
 
+    Returns:
+        Their codes and origin, without the samples.
+
     Raises:
         UnwritableOutputError: If the disk is full, or the like; then nothing is left behind.
     """
     with destination.staged() as path:
         if destination.form is Form.ARRAYS:
-            _write_arrays(path, batches, count)
-        elif destination.form is Form.FOLDER:
-            _write_folder(path, batches)
-        else:
-            _write_picture(path, join_samples(list(batches)))
+            return _write_arrays(path, batches, count)
+        if destination.form is Form.FOLDER:
+            return _write_folder(path, batches)
+        return _write_picture(path, join_samples(list(batches)))
 
 
 def write_grid(
@@ -86,49 +87,72 @@ def write_grid(
     """Writes images as one picture with titles beside the rows and above the columns."""
     picture = pictures.grid(samples.samples, columns=columns, row_titles=row_titles, column_titles=column_titles)
     with destination.staged() as path:
-        picture.save(path, format="PNG", pnginfo=_origin_note(samples, samples.first_index))
+        picture.save(path, format="PNG", pnginfo=origin_note(samples))
 
 
 def origin(samples: Samples) -> dict[str, Any]:
-    """What, with the codes, is needed to draw the samples again."""
+    """What, with the codes, is needed to draw the samples again; `shared_noise_index` only where noise was shared."""
+    shared = {} if samples.shared_noise_index is None else {"shared_noise_index": samples.shared_noise_index}
     return {
         "model": samples.model,
         "checkpoint_sha256": samples.checkpoint_sha256,
         "noise_algorithm": samples.noise_algorithm,
         "seed": samples.seed,
         "first_index": samples.first_index,
+        **shared,
     }
 
 
-def _write_picture(path: Path, samples: Samples) -> None:
+def origin_note(samples: Samples) -> PngImagePlugin.PngInfo:
+    """A picture's text chunk "infosink": `origin`, `categories` [n] and `style` [n, S] as JSON.
+
+    Sample j is drawn again by the seed, the index first_index + j, categories[j], style[j] and, where it is there,
+    shared_noise_index.
+    """
+    # The shortest digits that float32 needs.
+    style = [[float(str(value)) for value in row] for row in samples.style]
+    note = PngImagePlugin.PngInfo()
+    note.add_itxt(
+        "infosink", json.dumps({**origin(samples), "categories": samples.categories.tolist(), "style": style})
+    )
+    return note
+
+
+def _write_picture(path: Path, samples: Samples) -> Samples:
     if samples.samples.ndim == 2:
         picture = pictures.scatter(samples.samples, samples.categories)
     else:
         picture = pictures.grid(samples.samples, columns=pictures.near_square(len(samples)))
-    picture.save(path, format="PNG", pnginfo=_origin_note(samples, samples.first_index))
+    picture.save(path, format="PNG", pnginfo=origin_note(samples))
+    return samples.without_samples()
 
 
-def _write_folder(folder: Path, batches: Iterable[Samples]) -> None:
+def _write_folder(folder: Path, batches: Iterable[Samples]) -> Samples:
+    written: list[Samples] = []
     for batch in batches:
-        for place, (array, label) in enumerate(zip(batch.samples, batch.labels.tolist(), strict=True)):
-            index = batch.first_index + place
+        for place in range(len(batch)):
+            sample = batch.single(place)
             # A label is the server's word, and no path.
-            name = f"{index:06d}-label{re.sub(r'[^0-9A-Za-z]', '_', label)[:64]}.png"
-            picture = pictures.image_from_array(array)
-            picture.save(folder / name, format="PNG", pnginfo=_origin_note(batch, index))
+            label = re.sub(r"[^0-9A-Za-z]", "_", str(sample.labels[0]))[:64]
+            picture = pictures.image_from_array(sample.samples[0])
+            picture.save(
+                folder / f"{sample.first_index:06d}-label{label}.png", format="PNG", pnginfo=origin_note(sample)
+            )
+        written.append(batch.without_samples())
+    return join_samples(written)
 
 
-def _write_arrays(path: Path, batches: Iterable[Samples], count: int) -> None:
-    received: list[Samples] = []
-    with zipfile.ZipFile(path, "x") as archive:
+def _write_arrays(path: Path, batches: Iterable[Samples], count: int) -> Samples:
+    written: list[Samples] = []
+    with zipfile.ZipFile(path, "w") as archive:
         with archive.open("samples.npy", "w", force_zip64=True) as member:
             for batch in batches:
                 array = _without_grey_axis(batch.samples)
-                if not received:
+                if not written:
                     _write_header(member, (count, *array.shape[1:]), array.dtype)
                 member.write(array.tobytes())
-                received.append(_without_samples(batch))
-        codes = join_samples(received)
+                written.append(batch.without_samples())
+        codes = join_samples(written)
         arrays = {"category": codes.categories, "label": codes.labels, "style": codes.style}
         scalars = {
             name: np.array(value, np.uint64 if isinstance(value, int) else np.str_)
@@ -137,6 +161,7 @@ def _write_arrays(path: Path, batches: Iterable[Samples], count: int) -> None:
         for name, array in {**arrays, **scalars}.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
+    return codes
 
 
 def _write_header(member: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -146,14 +171,3 @@ def _write_header(member: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any
 
 def _without_grey_axis(array: NDArray[Any]) -> NDArray[Any]:
     return array[..., 0] if array.ndim == 4 and array.shape[-1] == 1 else array
-
-
-def _without_samples(batch: Samples) -> Samples:
-    # Not a view of the batch's samples, which would keep them in memory.
-    return replace(batch, samples=np.empty((len(batch), 0), batch.samples.dtype))
-
-
-def _origin_note(samples: Samples, index: int) -> PngImagePlugin.PngInfo:
-    note = PngImagePlugin.PngInfo()
-    note.add_itxt("infosink", json.dumps({**origin(samples), "first_index": index}))
-    return note

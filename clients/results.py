@@ -19,6 +19,8 @@ class Samples:
         style: float32 [n, S], in [-1, 1].
         seed: The seed in use, chosen by the server where none was given.
         first_index: The index of the first sample; sample j has index first_index + j.
+        shared_noise_index: The index of the sample whose noise all took; None where each has its own.
+        noise_given: Whether the noise was given with the request, and must be given again.
         checkpoint_sha256: The checkpoint's SHA-256, in lower-case hexadecimal.
         noise_algorithm: The name of the algorithm that turns (seed, index) into codes and noise.
         model: The model's name.
@@ -32,6 +34,8 @@ class Samples:
     style: NDArray[np.float32]
     seed: int
     first_index: int
+    shared_noise_index: int | None
+    noise_given: bool
     checkpoint_sha256: str
     noise_algorithm: str
     model: str
@@ -40,6 +44,18 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def single(self, place: int) -> "Samples":
+        """The sample at `place` alone, under its own index."""
+        arrays: dict[str, Any] = {
+            name: getattr(self, name)[place : place + 1] for name in ("samples", "categories", "labels", "style")
+        }
+        return replace(self, first_index=self.first_index + place, **arrays)
+
+    def without_samples(self) -> "Samples":
+        """Codes and origin alone; `samples` is [n, 0]."""
+        # Not a view, which would keep the samples in memory.
+        return replace(self, samples=np.empty((len(self), 0), self.samples.dtype))
 
 
 @dataclass(frozen=True, eq=False)

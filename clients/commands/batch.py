@@ -1,13 +1,12 @@
 """`infosink batch`: many samples, every label or category in turn."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ..destination import Destination, Form
+from ..printable import printable
 from .options import (
     COUNT,
     Connection,
@@ -17,13 +16,12 @@ from .options import (
     output_option,
     seed_option,
 )
-from .report import print_json, printable, progress
+from .report import print_json, progress
 
 if TYPE_CHECKING:
-    from infosink.v1.model_pb2 import LatentSpace
+    from infosink.v1.model_pb2 import Model
 
     from ..draws import Code
-    from ..results import Samples
 
 
 @click.command()
@@ -65,40 +63,23 @@ def batch(
     with connection.client() as client:
         description = client.model(model).model
         outputs.check_form(output.form, count, description.sample_space)
-        drawn = client.stream(
-            count, codes=_codes(description.latent_space, by), seed=seed, first_index=first_index, model=model
-        )
-        with progress(f"samples of {printable(description.name)}", count) as advance:
-            tally = _Tally(advance)
-            outputs.write(output, tally.over(drawn), count)
+        codes = _codes(description, by)
+        drawn = client.stream(count, codes=codes, seed=seed, first_index=first_index, model=model)
+        with progress(f"samples of {printable(description.name)}", count) as counted:
+            samples = outputs.write(output, counted(drawn), count)
     if as_json:
-        labels = dict(sorted(tally.labels.items()))
-        print_json({"output": str(output.path), "count": count, **tally.origin, "labels": labels})
+        labels = dict(sorted(Counter(samples.labels.tolist()).items()))
+        print_json({"output": str(output.path), "count": count, **outputs.origin(samples), "labels": labels})
         return
-    click.echo(f"{count} samples of {printable(description.name)} in {output.path} (--seed {tally.origin['seed']})")
+    click.echo(f"{count} samples of {printable(samples.model)} in {output.path} (--seed {samples.seed})")
 
 
-@dataclass
-class _Tally:
-    """What has gone by: where the samples come from, and how many bear each label."""
-
-    advance: Callable[[int], None]
-    origin: dict[str, Any] = field(default_factory=dict)
-    labels: Counter[str] = field(default_factory=Counter)
-
-    def over(self, batches: Iterable["Samples"]) -> Iterator["Samples"]:
-        from .. import outputs
-
-        for samples in batches:
-            yield samples
-            self.origin = self.origin or outputs.origin(samples)
-            self.labels.update(samples.labels.tolist())
-            self.advance(len(samples))
-
-
-def _codes(space: "LatentSpace", by: str) -> list["Code"]:
+def _codes(model: "Model", by: str) -> list["Code"]:
     from ..draws import Code, distinct_labels
 
     if by == "category":
-        return [Code(category=index) for index in range(len(space.categories))]
-    return [Code(label=label) for label in distinct_labels(space)]
+        return [Code(category=index) for index in range(len(model.latent_space.categories))]
+    labels = distinct_labels(model.latent_space)
+    if not labels:
+        raise click.UsageError(f"no category of the model {printable(model.name)} bears a label; take --by category")
+    return [Code(label=label) for label in labels]

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UnreadableImageError
+from ..printable import printable
 from .options import Connection, connection_options, model_option
-from .report import console, print_json, printable
+from .report import console, print_json
 
 if TYPE_CHECKING:
     from infosink.v1.model_pb2 import LatentSpace
@@ -34,7 +35,7 @@ def infer(
     infosink infer --resize --invert digit.png
     """
     for path in images:
-        if not path.is_file():
+        if not _is_file(path):
             raise UnreadableImageError(f"{path} is not a file; give an image file")
 
     import numpy as np
@@ -63,7 +64,15 @@ def infer(
     for row, path in enumerate(images):
         _print(path, codes, row, description.latent_space)
     for note in notes:
-        click.echo(f"infosink: {note}", err=True)
+        click.echo(f"Note: {note}", err=True)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # A name too long is no file's.
+        return False
 
 
 def _result(path: Path, codes: "InferredCodes", row: int) -> dict[str, Any]:

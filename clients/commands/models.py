@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import Connection, connection_options
-from .report import console, print_json, printable
+from ..printable import printable
+from .options import TEXT, Connection, connection_options
+from .report import console, print_json
 
 if TYPE_CHECKING:
     from infosink.v1.model_pb2 import SampleSpace
@@ -15,7 +16,7 @@ _CHECKPOINT_DIGITS = 12
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", type=TEXT, required=False)
 @connection_options
 def models(name: str | None, connection: Connection, as_json: bool) -> None:
     """List the server's models, or the categories and styles of the model NAME."""
@@ -96,7 +97,7 @@ def _sample_size(space: "SampleSpace") -> str:
     if space.HasField("point"):
         return f"point of {space.point.dimensions} dimensions"
 
-    from ..wire import native_size
+    from ..frames import native_size
 
     height, width = native_size(space.image)
     return f"{height} x {width}, {'grey' if space.image.channels == 1 else f'{space.image.channels} channels'}"

@@ -8,67 +8,76 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..address import DEFAULT_ADDRESS, ENVIRONMENT_VARIABLE, checked_address, default_address
+from ..connection import (
+    DEFAULT_ADDRESS,
+    DEFAULT_TIMEOUT,
+    ENVIRONMENT_VARIABLE,
+    checked_address,
+    checked_timeout,
+    default_address,
+)
 from ..destination import Destination, Form
 
 if TYPE_CHECKING:
     from ..client import Client
 
+    _ParamType = click.ParamType[Any]
+else:
+    # Generic in some of click's versions only.
+    _ParamType = click.ParamType
+
 _LARGEST_UINT64 = 2**64 - 1
 MOST_SAMPLES = 10_000_000
+_MOST_IN_A_PICTURE = 10_000
 
 COUNT = click.IntRange(1, MOST_SAMPLES)
 CATEGORY = click.IntRange(0, 2**32 - 1)
 
 
-class _Address(click.ParamType[str]):
-    name = "host:port"
+class Checked(_ParamType):
+    """What a function makes of the text; its ValueError is a usage error."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+    def __init__(self, name: str, check: Callable[[Any], Any]) -> None:
+        self.name = name
+        self._check = check
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The function's result.
+
+        Raises:
+            click.BadParameter: If it raises ValueError.
+        """
         try:
-            return checked_address(value)
+            return self._check(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
 
-class StyleValue(click.ParamType[float]):
-    """A style value: a number in [-1, 1], which click's own range type would let NaN pass for."""
-
-    name = "value"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number.
-
-        Raises:
-            click.BadParameter: If it is none, or out of range.
-        """
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not -1 <= number <= 1:
-            self.fail(f"{value!r} is not a style value; give a number between -1 and 1", param, ctx)
-        return number
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{value!r} is not UTF-8; give text that is") from None
+    return value
 
 
-class Output(click.ParamType[Destination]):
-    """A path whose name says in which form samples are written to it."""
+def _style_value(value: str) -> float:
+    # click's own range type would let NaN pass.
+    number = _number(value)
+    if not -1 <= number <= 1:
+        raise ValueError(f"{value!r} is not a style value; give a number between -1 and 1")
+    return number
 
-    name = "path"
 
-    def __init__(self, *forms: Form) -> None:
-        self.forms = forms
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Destination:
-        """The destination.
 
-        Raises:
-            click.BadParameter: If the command cannot write that form.
-        """
-        try:
-            return Destination.parse(value, self.forms)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+TEXT = Checked("text", _text)
+STYLE_VALUE = Checked("value", _style_value)
 
 
 @dataclass(frozen=True)
@@ -90,17 +99,16 @@ def connection_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @click.option(
         "--server",
-        type=_Address(),
+        type=Checked("host:port", checked_address),
         default=default_address,
         help=f"The server's address.  [env var: {ENVIRONMENT_VARIABLE}; default: {DEFAULT_ADDRESS}]",
     )
     @click.option(
         "--timeout",
-        type=click.FloatRange(0, 86_400, min_open=True),
-        default=60.0,
+        type=Checked("seconds", lambda value: checked_timeout(float(value))),
+        default=DEFAULT_TIMEOUT,
         show_default=True,
-        metavar="SECONDS",
-        help="How long to wait for one reply.",
+        help="How long to wait for one reply, at most a day.",
     )
     @click.option("--json", "as_json", is_flag=True, help="Print the result, or the error, as JSON.")
     @functools.wraps(command)
@@ -110,7 +118,9 @@ def connection_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_connection
 
 
-model_option = click.option("--model", default="", metavar="NAME", help="The model.  [default: the server's first]")
+model_option = click.option(
+    "--model", type=TEXT, default="", metavar="NAME", help="The model.  [default: the server's first]"
+)
 
 seed_option = click.option(
     "--seed",
@@ -131,4 +141,15 @@ first_index_option = click.option(
 
 def output_option(*forms: Form, description: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Adds -o/--output, which must name one of the forms."""
-    return click.option("-o", "--output", type=Output(*forms), required=True, help=description)
+    named = Checked("path", lambda text: Destination.parse(text, forms))
+    return click.option("-o", "--output", type=named, required=True, help=description)
+
+
+def check_picture(count: int, remedy: str) -> None:
+    """Makes sure that `count` samples may go into one picture, which is held in memory as a whole.
+
+    Raises:
+        click.UsageError: If they are too many; it names the remedy.
+    """
+    if count > _MOST_IN_A_PICTURE:
+        raise click.UsageError(f"a picture holds at most {_MOST_IN_A_PICTURE:,} samples, not {count:,}; {remedy}")

@@ -1,9 +1,12 @@
 """What the commands print: one JSON object, or lines and tables for people."""
 
+import io
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +14,21 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..results import Samples
+
 _WIDTH_OF_PIPES = 120
+# Fewer samples are there before a bar is read.
+_LONG = 1000
+
+
+def prepare_streams() -> None:
+    """Lets the standard streams take any text, such as paths that are not UTF-8; one that is closed swallows it."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def print_json(result: Any) -> None:
@@ -23,31 +40,35 @@ def console() -> "Console":
     """Standard output for tables; not squeezed to 80 columns where it is no terminal."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _WIDTH_OF_PIPES)
-
-
-def printable(text: str) -> str:
-    """The server's words without control characters, which could steer a terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _WIDTH_OF_PIPES)
 
 
 @contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, or nothing where that is no terminal.
+def progress(description: str, total: int) -> Iterator[Callable[[Iterable["Samples"]], Iterator["Samples"]]]:
+    """A progress bar on standard error; nothing where that is no terminal, or where there is little to wait for.
 
     Yields:
-        A function that takes how many more of `total` are done.
+        A function that hands batches on and counts what has been taken.
     """
+    if total <= _LONG or not sys.stderr.isatty():
+        yield iter
+        return
+
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    error_console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=error_console, transient=True, disable=not error_console.is_terminal) as bar:
+    with Progress(*columns, console=Console(stderr=True, markup=False, emoji=False), transient=True) as bar:
         task = bar.add_task(description, total=total)
-        yield lambda more: bar.advance(task, more)
+
+        def counted(batches: Iterable["Samples"]) -> Iterator["Samples"]:
+            for batch in batches:
+                yield batch
+                bar.advance(task, len(batch))
+
+        yield counted

@@ -1,33 +1,31 @@
 """`infosink sample`: a few samples of one category or label, in one style."""
 
-from typing import TYPE_CHECKING
-
 import click
 
 from ..destination import Destination, Form
+from ..printable import printable
 from .options import (
     CATEGORY,
     COUNT,
+    STYLE_VALUE,
+    TEXT,
     Connection,
-    StyleValue,
+    check_picture,
     connection_options,
     first_index_option,
     model_option,
     output_option,
     seed_option,
 )
-from .report import print_json, printable
-
-if TYPE_CHECKING:
-    from ..results import Samples
+from .report import print_json, progress
 
 
 @click.command()
-@click.option("--label", help="Draw from the categories that bear this label.  [default: all categories]")
+@click.option("--label", type=TEXT, help="Draw from the categories that bear this label.  [default: all categories]")
 @click.option("--category", type=CATEGORY, metavar="INTEGER", help="Draw from this category; excludes --label.")
 @click.option(
     "--style",
-    type=StyleValue(),
+    type=STYLE_VALUE,
     multiple=True,
     help="A style value in [-1, 1]; repeat it for each of the model's styles.  [default: drawn]",
 )
@@ -63,17 +61,21 @@ def sample(
     infosink sample --label 7 --style 0.5 --style -0.3 --seed 1 -o sevens.png
 
     Arrays are `samples` (images without padding, grey ones without a channel axis), `category`, `label`, `style`,
-    and the scalars `seed`, `first_index`, `model`, `checkpoint_sha256` and `noise_algorithm`.
+    and the scalars `seed`, `first_index`, `model`, `checkpoint_sha256` and `noise_algorithm`; with --shared-noise,
+    `shared_noise_index` too. Pictures carry the same in a text chunk named infosink.
     """
     if label is not None and category is not None:
         raise click.UsageError(f"give --label {label} or --category {category}, not both")
+    if output.form is Form.PICTURE:
+        check_picture(count, "write them to a .npz or a folder")
     output.check()
 
     from .. import outputs
 
     with connection.client() as client:
-        outputs.check_form(output.form, count, client.model(model).model.sample_space)
-        samples = client.sample(
+        description = client.model(model).model
+        outputs.check_form(output.form, count, description.sample_space)
+        drawn = client.stream(
             count,
             category=category,
             label=label,
@@ -83,15 +85,10 @@ def sample(
             first_index=first_index,
             model=model,
         )
-    outputs.write(output, [samples], count)
-    _report(output, samples, as_json)
-
-
-def _report(output: Destination, samples: "Samples", as_json: bool) -> None:
-    from .. import outputs
-
+        with progress(f"samples of {printable(description.name)}", count) as counted:
+            samples = outputs.write(output, counted(drawn), count)
     if as_json:
         codes = {"categories": samples.categories.tolist(), "labels": samples.labels.tolist()}
-        print_json({"output": str(output.path), "count": len(samples), **outputs.origin(samples), **codes})
+        print_json({"output": str(output.path), "count": count, **outputs.origin(samples), **codes})
         return
-    click.echo(f"{len(samples)} samples of {printable(samples.model)} in {output.path} (--seed {samples.seed})")
+    click.echo(f"{count} samples of {printable(samples.model)} in {output.path} (--seed {samples.seed})")

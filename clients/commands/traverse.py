@@ -7,25 +7,30 @@ import click
 
 from ..destination import Destination, Form
 from ..errors import UnwritableOutputError
+from ..printable import printable
 from .options import (
     CATEGORY,
+    STYLE_VALUE,
+    TEXT,
     Connection,
-    StyleValue,
+    check_picture,
     connection_options,
     model_option,
     output_option,
     seed_option,
 )
-from .report import print_json, printable
+from .report import print_json
 
 if TYPE_CHECKING:
-    from infosink.v1.model_pb2 import LatentSpace
+    from infosink.v1.model_pb2 import Model
 
     from ..draws import Code
 
+_LONGEST_TITLE = 40
+
 
 @click.command()
-@click.option("--label", multiple=True, help="A row of the picture; may be repeated.  [default: all labels]")
+@click.option("--label", type=TEXT, multiple=True, help="A row of the picture; may be repeated.  [default: all labels]")
 @click.option(
     "--category",
     type=CATEGORY,
@@ -51,7 +56,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--style",
-    type=StyleValue(),
+    type=STYLE_VALUE,
     multiple=True,
     help="The value of each style, of which the one that changes is passed over.  [default: 0]",
 )
@@ -94,7 +99,8 @@ def traverse(
                 f"the model {printable(description.name)} generates points; traverse draws images"
             )
         _check_styles(description.name, len(space.styles), style_index, len(style))
-        rows = _rows(space, label, category)
+        rows = _rows(description, label, category)
+        check_picture(len(rows) * steps, "take fewer rows or --steps")
         values = np.linspace(-1, 1, steps).tolist()
         outputs.check_form(output.form, len(rows) * steps, description.sample_space, columns=steps)
         fixed = list(style) or [0.0] * len(space.styles)
@@ -104,7 +110,7 @@ def traverse(
             for value in values
         ]
         samples = client.sample(len(codes), codes=codes, shared_noise_index=0, seed=seed, model=model)
-    row_titles = [printable(label) for label in samples.labels[::steps].tolist()]
+    row_titles = [printable(label)[:_LONGEST_TITLE] for label in samples.labels[::steps].tolist()]
     column_titles = [f"{value:+.2f}" for value in values]
     outputs.write_grid(output, samples, columns=steps, row_titles=row_titles, column_titles=column_titles)
     if as_json:
@@ -127,16 +133,20 @@ def _check_styles(model: str, styles: int, style_index: int, given: int) -> None
         )
 
 
-def _rows(space: "LatentSpace", labels: tuple[str, ...], categories: tuple[int, ...]) -> list["Code"]:
+def _rows(model: "Model", labels: tuple[str, ...], categories: tuple[int, ...]) -> list["Code"]:
     from ..draws import Code, distinct_labels
 
     if categories:
         return [Code(category=category) for category in categories]
+    described = model.latent_space.categories
+    labels = labels or tuple(distinct_labels(model.latent_space))
+    if not labels:
+        raise click.UsageError(f"no category of the model {printable(model.name)} bears a label; take --category")
     rows = []
-    for label in labels or distinct_labels(space):
-        bearers = [index for index, category in enumerate(space.categories) if category.label == label]
+    for label in labels:
+        bearers = [index for index, category in enumerate(described) if category.label == label]
         if bearers:
-            rows.append(Code(category=max(bearers, key=lambda index: space.categories[index].sample_share)))
+            rows.append(Code(category=max(bearers, key=lambda index: described[index].sample_share)))
         else:
             # The server's refusal names the labels that exist.
             rows.append(Code(label=label))

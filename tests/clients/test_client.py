@@ -63,6 +63,8 @@ def test_noise_is_taken_as_given_shared_or_drawn(client: Client) -> None:
     given = client.sample(4, noise=noise, **fixed)
     assert np.array_equal(client.sample(1, noise=noise[3:], **fixed).samples[0], given.samples[3])
     assert not np.array_equal(given.samples[0], given.samples[3])
+    noise_sources = [(samples.shared_noise_index, samples.noise_given) for samples in (drawn, shared, given)]
+    assert noise_sources == [(None, False), (2, False), (None, True)]
 
 
 def test_a_long_draw_is_streamed_and_equals_its_parts(client: Client) -> None:
@@ -105,6 +107,7 @@ def test_points_are_real_numbers(client: Client) -> None:
     codes = client.infer(samples.samples.astype(np.float64), model="points")
     assert codes.category_probability.shape == (6, 3)
     np.testing.assert_allclose(codes.category_probability.sum(axis=1), 1, rtol=1e-5)
+    assert len(client.infer(samples.samples.astype(np.float16), model="points")) == 6
 
 
 def test_codes_are_inferred_from_generated_images(client: Client) -> None:
@@ -132,6 +135,11 @@ def test_models_describe_themselves(client: Client) -> None:
     assert [served.model.name for served in client.models()] == ["images", "points"]
     assert client.model("points").model.sample_space.point.dimensions == 2
     assert client.model() == client.model("images")
+
+
+def test_a_description_is_the_callers_own(client: Client) -> None:
+    client.model().model.sample_space.Clear()
+    assert client.sample(1, seed=1).samples.shape == (1, 6, 6, 1)
 
 
 @pytest.mark.parametrize(
@@ -171,11 +179,25 @@ def test_an_image_of_another_size_is_refused(client: Client) -> None:
         {"count": 1, "seed": 2**64},
         {"count": 2, "first_index": 2**64 - 1},
         {"count": 1, "category": -1},
+        {"count": 1, "noise": [[np.nan] * 3]},
+        {"count": 1, "noise": [[1e300] * 3]},
+        {"count": 1, "noise": np.full((1, 3), 10.5, np.float16)},
     ],
 )
 def test_nonsense_is_a_value_error(client: Client, arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"give|must"):
         client.sample(**arguments)
+
+
+def test_noise_is_numbers(client: Client) -> None:
+    with pytest.raises(TypeError, match="real numbers"):
+        client.sample(1, noise=[["a", "b", "c"]])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_points_are_finite(client: Client, value: float) -> None:
+    with pytest.raises(ValueError, match="points must be finite"):
+        client.infer([[value, 0.0]], model="points")
 
 
 @pytest.mark.parametrize("samples", [np.zeros((1, 6, 6), np.float32), np.zeros((1, 6, 6), np.int64)])
@@ -210,10 +232,33 @@ def test_the_address_comes_from_the_environment(server: str, monkeypatch: pytest
         assert client.address == "127.0.0.1:50051"
 
 
-@pytest.mark.parametrize("address", ["localhost", "127.0.0.1:", "a b:1", ":50051"])
-def test_an_address_needs_a_port(address: str) -> None:
-    with pytest.raises(ValueError, match="HOST:PORT"):
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        *((address, "HOST:PORT") for address in ("localhost", "127.0.0.1:", "a b:1", ":50051", "a:\u0661", "\udcff:1")),
+        ("127.0.0.1:0", "between 1 and 65535"),
+        # gRPC would take it for 1.
+        ("127.0.0.1:65537", "between 1 and 65535"),
+        ("[::1]:99999", "between 1 and 65535"),
+        ("unix:/" + 107 * "x", "at most 107"),
+        ("unix:///" + 107 * "x", "at most 107"),
+    ],
+)
+def test_an_address_that_cannot_be_is_named(address: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
         Client(address)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:65535", "[::1]:1", "unix:///" + 106 * "x", "unix:x"])
+def test_every_address_that_can_be_is_taken(address: str) -> None:
+    with Client(address) as client:
+        assert client.address == address
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 86_401])
+def test_a_timeout_is_bounded(timeout: float) -> None:
+    with pytest.raises(ValueError, match="at most 86400"):
+        Client("127.0.0.1:1", timeout=timeout)
 
 
 def test_an_interrupt_while_a_call_starts_leaves_nothing_waiting(server: str) -> None:

@@ -1,215 +1,92 @@
 """The `infosink` command against a real server."""
 
 import json
-import os
-import pty
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import Result
 from infosink.clients import Client
+from infosink.v1 import sampling_service_pb2 as v1
 from PIL import Image
 
 Run = Callable[..., Result]
-RunProcess = Callable[..., "subprocess.CompletedProcess[str]"]
-
-COMMANDS = ["sample", "batch", "infer", "traverse", "models"]
-HEAVY = {"torch", "onnxruntime", "numpy", "grpc", "google.protobuf", "PIL", "rich"}
+Start = Callable[..., str]
 
 
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# Start-up and errors
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)])
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    code = f"""
-import sys
-from infosink.clients.command import main
-assert main({arguments!r}, prog_name="infosink", standalone_mode=False) == 0
-print("loaded:", *sorted({HEAVY!r} & set(sys.modules)))
-"""
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
-    assert output.splitlines()[-1] == "loaded:"
-    assert "infosink" in output
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_takes_the_connection(infosink: Run, name: str) -> None:
-    text = infosink(name, "--help").stdout
-    assert all(option in text for option in ("--server", "--timeout", "--json"))
-
-
-def test_exit_code_0_and_the_seed_that_repeats(process: RunProcess, folder: Path) -> None:
-    first = process("sample", "--label", "7", "-o", "first.png")
-    assert (first.returncode, first.stderr) == (0, "")
-    seed = re.search(r"--seed (\d+)", first.stdout)
-    assert seed
-    assert process("sample", "--label", "7", "--seed", seed[1], "-o", "again.png").returncode == 0
-    assert (folder / "again.png").read_bytes() == (folder / "first.png").read_bytes()
-
-
-def test_exit_code_1_where_the_output_cannot_be_written(process: RunProcess, nobody: str) -> None:
-    # The server is never asked: it is not there.
-    result = process("sample", "-o", "missing/x.png", "--server", nobody)
-    assert result.returncode == 1
-    assert result.stdout == ""
-    assert re.fullmatch(
-        r"infosink: cannot write missing/x.png: the folder \S+ does not exist; create it first\n", result.stderr
-    )
-
-
-def test_exit_code_2_for_wrong_usage(process: RunProcess) -> None:
-    result = process("sample", "--style", "1.5", "-o", "x.png")
-    assert result.returncode == 2
-    assert "1.5" in result.stderr
-    assert "between -1 and 1" in result.stderr
-
-
-def test_exit_code_3_where_no_server_answers(process: RunProcess, nobody: str, folder: Path) -> None:
-    result = process("sample", "-o", "x.png", "--server", nobody)
-    assert result.returncode == 3
-    assert result.stderr.startswith(f"infosink: no infosink server answers at {nobody}; start one with: infosink-serve")
-    assert result.stderr.count("\n") == 1
-    assert files(folder) == []
-
-
-def test_exit_code_3_where_the_server_is_silent(infosink: Run, silent: str) -> None:
-    result = infosink("models", "--server", silent, "--timeout", "0.2")
-    assert result.exit_code == 3
-    assert "--timeout" in result.stderr
-
-
-def test_exit_code_4_where_the_server_refuses(process: RunProcess, folder: Path) -> None:
-    result = process("sample", "--label", "5", "-o", "x.png")
-    assert result.returncode == 4
-    assert result.stderr.count("\n") == 1
-    assert all(f'"{label}"' in result.stderr for label in "0175")
-    assert files(folder) == []
-
-
-@pytest.mark.parametrize("output", ["digits.npz", "digits/"])
-def test_exit_code_130_and_nothing_left_where_it_is_interrupted(folder: Path, output: str) -> None:
-    terminal, stderr = pty.openpty()
-    # A shell may have told this process, and so its children, to ignore SIGINT.
-    code = """
-import signal
-from infosink.clients.command import main
-signal.signal(signal.SIGINT, signal.default_int_handler)
-main()
-"""
-    command = [sys.executable, "-c", code, "batch", "--count", "5000000", "-o", output]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
-        os.close(stderr)
-        seen = b""
-        while not re.search(rb"[1-9]\d*/5000000", seen):
-            seen += os.read(terminal, 4096)
-        assert files(folder) != []
-        process.send_signal(signal.SIGINT)
-        try:
-            while block := os.read(terminal, 4096):
-                seen += block
-        except OSError:
-            pass  # The terminal's other end is closed.
-        stdout, _ = process.communicate(timeout=60)
-    os.close(terminal)
-    assert process.returncode == 130
-    assert b"interrupted; nothing was written" in seen
-    assert b"Traceback" not in seen
-    assert stdout == ""
-    assert files(folder) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "kind", "exit_code"),
-    [
-        (["sample", "-o", "missing/x.png"], "failed", 1),
-        (["sample", "-o", "x.jpg"], "usage", 2),
-        (["sample", "-o", "x.png", "--server", "nobody"], "unreachable", 3),
-        (["sample", "-o", "x.png", "--label", "5"], "refused", 4),
-    ],
-)
-def test_errors_are_json_where_asked_for(
-    infosink: Run, nobody: str, arguments: list[str], kind: str, exit_code: int
-) -> None:
-    result = (
-        infosink("--help")
-        if not arguments
-        else infosink(*[nobody if a == "nobody" else a for a in arguments], "--json")
-    )
-    assert result.exit_code == exit_code
-    assert result.stdout == ""
-    error = json.loads(result.stderr)
-    assert error["error"] == kind
-    assert error["message"]
-    assert error.get("code") == ("FAILED_PRECONDITION" if kind == "refused" else None)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [
-        (["sample", "--label", "7", "--category", "3", "-o", "x.png"], "not both"),
-        (["sample", "--style", "nan", "-o", "x.png"], "nan"),
-        (["sample", "--style", "inf", "-o", "x.png"], "inf"),
-        (["sample", "--style", "much", "-o", "x.png"], "much"),
-        (["sample", "--count", "0", "-o", "x.png"], "--count"),
-        (["sample", "--seed", "-1", "-o", "x.png"], "--seed"),
-        (["sample", "--seed", str(2**64), "-o", "x.png"], "--seed"),
-        (["sample", "--first-index", str(2**64 - 1), "-o", "x.png"], "--first-index"),
-        (["sample", "-o", "x.jpg"], ".npz"),
-        (["sample", "-o", "x"], "/"),
-        (["sample"], "--output"),
-        (["sample", "-o", "x.png", "--server", "localhost"], "HOST:PORT"),
-        (["sample", "-o", "x.png", "--timeout", "0"], "--timeout"),
-        (["batch", "-o", "x.png"], ".npz"),
-        (["traverse", "-o", "x.npz"], ".png"),
-        (["traverse", "-o", "x.png", "--steps", "1"], "--steps"),
-        (["traverse", "-o", "x.png", "--label", "7", "--category", "3"], "not both"),
-        (["traverse", "-o", "x.png", "--style-index", "3"], "2 styles"),
-        (["traverse", "-o", "x.png", "--style", "0.5"], "2 styles"),
-        (["infer"], "IMAGES"),
-    ],
-)
-def test_wrong_usage_is_named(infosink: Run, folder: Path, arguments: list[str], word: str) -> None:
-    result = infosink(*arguments)
-    assert result.exit_code == 2
-    assert word in result.stderr
-    assert files(folder) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [
-        (["sample", "--count", "1000000", "-o", "x.png"], ".npz"),
-        (["sample", "--model", "points", "-o", "x/"], ".npz"),
-        (["traverse", "--model", "points", "-o", "x.png"], "points"),
-        (["sample", "-o", "taken/"], "not empty"),
-        (["sample", "-o", "taken/file/"], "in the way"),
-        (["sample", "-o", "."], "not empty"),
-    ],
-)
-def test_an_output_that_cannot_be_is_refused_before_any_work(
-    infosink: Run, folder: Path, arguments: list[str], word: str
-) -> None:
-    (folder / "taken").mkdir()
-    (folder / "taken" / "file").touch()
-    result = infosink(*arguments)
-    assert result.exit_code == 1
-    assert word in result.stderr
-    assert files(folder) == ["taken"]
-    assert files(folder / "taken") == ["file"]
-
-
 # sample
+
+
+def drawn_again(client: Client, note: dict[str, Any], place: int) -> np.ndarray:
+    """The sample at a place of a picture, by the picture's own note."""
+    return client.sample(
+        1,
+        category=note["categories"][place],
+        style=note["style"][place],
+        seed=note["seed"],
+        first_index=note["first_index"] + place,
+        shared_noise_index=note.get("shared_noise_index"),
+        model=note["model"],
+    ).samples[0, ..., 0]
+
+
+def note_and_pixels(path: Path) -> tuple[dict[str, Any], np.ndarray]:
+    with Image.open(path) as picture:
+        return json.loads(picture.text["infosink"]), np.asarray(picture)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_every_picture_says_how_to_draw_it_again(infosink: Run, folder: Path, client: Client, shared: bool) -> None:
+    arguments = ["sample", "--count", "4", "--first-index", "9", *(["--shared-noise"] if shared else [])]
+    assert infosink(*arguments, "-o", "x.png").exit_code == 0
+    note, pixels = note_and_pixels(folder / "x.png")
+    for place in range(4):
+        y, x = 2 + place // 2 * 50, 2 + place % 2 * 50
+        assert np.array_equal(pixels[y : y + 48 : 8, x : x + 48 : 8], drawn_again(client, note, place))
+    assert infosink(*arguments, "-o", "x/").exit_code == 0
+    for index, path in enumerate(sorted((folder / "x").iterdir()), start=9):
+        note, pixels = note_and_pixels(path)
+        assert note["first_index"] == index
+        assert np.array_equal(pixels, drawn_again(client, note, 0))
+
+
+def test_a_traversal_says_how_to_draw_it_again(infosink: Run, folder: Path, client: Client) -> None:
+    assert infosink("traverse", "--steps", "2", "--style", "0.3", "--style", "0.7", "-o", "x.png").exit_code == 0
+    note, pixels = note_and_pixels(folder / "x.png")
+    # The last one is in the lower right corner.
+    assert len(note["categories"]) == len(note["style"]) == 6
+    assert np.array_equal(pixels[-50:-2:8, -50:-2:8], drawn_again(client, note, 5))
+
+
+def test_arrays_say_where_shared_noise_is_from(infosink: Run, folder: Path) -> None:
+    for arguments, expected in ([], None), (["--shared-noise"], 9):
+        assert infosink("sample", "--first-index", "9", *arguments, "-o", "x.npz").exit_code == 0
+        with np.load(folder / "x.npz", allow_pickle=False) as arrays:
+            assert (int(arrays["shared_noise_index"]) if "shared_noise_index" in arrays else None) == expected
+
+
+def test_a_long_sample_is_written_as_it_comes(infosink: Run, careless: Start, folder: Path) -> None:
+    # The third part of the draw finds the first two in the output.
+    sizes = []
+
+    def spoil(batch: v1.SampleBatch) -> None:
+        if batch.first_index == 1024:
+            sizes.extend(path.stat().st_size for path in folder.iterdir())
+
+    def large(served: v1.ServedModel) -> None:
+        served.model.sample_space.image.height = served.model.sample_space.image.width = 64
+
+    server = careless(describe=large, spoil=spoil)
+    assert infosink("sample", "--count", "1500", "-o", "x.npz", "--server", server).exit_code == 0
+    assert len(sizes) == 1
+    assert sizes[0] > 1000 * 62 * 62
 
 
 def test_a_picture_is_a_grid_of_the_clients_images(infosink: Run, folder: Path, client: Client) -> None:
@@ -359,6 +236,20 @@ def test_an_image_of_another_size_is_fitted_where_asked_for(infosink: Run, folde
     assert "large.png: label 7" in infosink("infer", "large.png", "--resize").stdout
 
 
+def test_a_thin_image_is_fitted_too(infosink: Run, folder: Path, seven: np.ndarray) -> None:
+    for size in ((1500, 10), (10, 1500)):
+        Image.new("L", size).save(folder / "thin.png")
+        assert infosink("infer", "thin.png", "--resize").exit_code == 0
+
+
+def test_damaged_notes_beside_the_pixels_do_no_harm(infosink: Run, folder: Path) -> None:
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\xff\0\0\0\xff\xff\0\0"
+    Image.new("L", (6, 6)).save(folder / "x.jpg", exif=exif)
+    with pytest.warns(UserWarning, match="Truncated File Read"), Image.open(folder / "x.jpg") as image:
+        image.getexif()
+    assert infosink("infer", "x.jpg").exit_code == 0
+
+
 def test_a_dark_drawing_on_light_paper_is_noted(infosink: Run, folder: Path) -> None:
     Image.new("L", (6, 6), 255).save(folder / "paper.png")
     Image.new("L", (6, 6), 0).save(folder / "board.png")
@@ -378,6 +269,7 @@ def test_a_file_that_is_no_image_is_named(infosink: Run, folder: Path) -> None:
     (folder / "cut.png").write_bytes((folder / "cut.png").read_bytes()[:2000])
     for name, words in {
         "missing.png": "not a file",
+        "x" * 300 + ".png": "not a file",
         "empty.png": "empty",
         "text.png": "not an image",
         "deep.png": "8 bits",
@@ -386,7 +278,7 @@ def test_a_file_that_is_no_image_is_named(infosink: Run, folder: Path) -> None:
     }.items():
         result = infosink("infer", name)
         assert result.exit_code == 1, name
-        assert result.stderr.startswith(f"infosink: {name} ")
+        assert result.stderr.startswith(f"Error: {name} ")
         assert words in result.stderr
 
 
@@ -456,3 +348,43 @@ def test_one_model_is_shown_whole(infosink: Run, client: Client) -> None:
     assert served["infers_codes"] is True
     assert [category["label"] for category in served["model"]["latent_space"]["categories"]] == ["0", "1", "1", "7"]
     assert infosink("models", "mnist").exit_code == 4
+
+
+def test_the_servers_text_is_printed_as_it_is(infosink: Run, careless: Start) -> None:
+    def colourful(served: v1.ServedModel) -> None:
+        served.model.data_set = "[red]:cat:\x1b[31m"
+        served.model.latent_space.categories[0].label = ":cat:"
+        served.model.latent_space.styles[0].meaning = ":dog:"
+
+    server = careless(describe=colourful)
+    for arguments in ([], ["m"]):
+        text = infosink("models", *arguments, "--server", server).stdout
+        assert "[red]:cat: [31m" in text
+        assert ":dog:" in text
+        assert ":cat:" in text.replace("[red]:cat:", "")
+
+
+def test_an_inferred_label_is_printed_as_it_is(infosink: Run, careless: Start, seven: np.ndarray, folder: Path) -> None:
+    def colourful(served: v1.ServedModel) -> None:
+        served.model.latent_space.categories[0].label = ":cat:"
+
+    (folder / "seven.png").rename(folder / ":dog:.png")
+    text = infosink("infer", ":dog:.png", "--server", careless(describe=colourful)).stdout
+    assert ":dog:.png: label :cat: (category 0" in text
+    assert text.count(":cat:") == 2
+
+
+def test_labels_are_listed_in_the_order_of_their_numbers(infosink: Run, careless: Start) -> None:
+    labels = ["b", "10", "007", "7", "9" * 5000, "a", "0"]
+
+    def describe(served: v1.ServedModel) -> None:
+        del served.model.latent_space.categories[:]
+        for label in labels:
+            served.model.latent_space.categories.add(label=label)
+
+    server = careless(describe=describe)
+    assert " 0 007 7 10 " in infosink("models", "--server", server).stdout
+    # The long one is not written beside its row in full.
+    assert infosink("traverse", "--server", server, "-o", "x.png").exit_code == 0
+    with Image.open("x.png") as picture:
+        assert picture.width < 2000
