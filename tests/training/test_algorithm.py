@@ -254,7 +254,7 @@ def test_the_generator_step_leaves_the_trunk_and_potentials_as_they_are(name, mn
 
 
 def test_with_the_sinkhorn_solver_the_trunk_learns_through_q(mnist):
-    model = algorithm(mnist, "quick", invariance=0.0, listening=0.0)
+    model = algorithm(mnist, "quick", invariance=0.0, listening=0.0, averaging=0.0)
     before = copy.deepcopy(model.networks.state_dict())
     model.iterate(1, random())
     assert changed(before, model.networks) == {"generator", "code_head", "trunk"}
