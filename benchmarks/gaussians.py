@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/gaussians"))
     arguments = parser.parse_args()
 
+    origin = provenance("torch", "numpy")  # of the code that runs, whatever is edited meanwhile
     dataset = open_dataset("gaussians")
     settings = preset_configuration(
         "gaussians", "paper", iterations=arguments.iterations, seed=arguments.seed, lambda_=arguments.lambda_
@@ -44,7 +45,7 @@ def main() -> None:
         trainer = Trainer(RunDirectory.create(Path(directory)), settings, dataset, torch.device("cpu"))
         reporter = Measurement(trainer)
         trainer.train(Schedule(log_every=100, picture_every=0, checkpoint_every=0), reporter, lambda: False)
-    facts = {"settings": json.loads(settings.to_json()), **provenance("torch", "numpy")}
+    facts = {"settings": json.loads(settings.to_json()), **origin}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.with_suffix(".json").write_text(json.dumps(facts | {"curve": reporter.curve}, indent=1) + "\n")
     plot(reporter.curve, arguments.output.with_suffix(".png"))
@@ -93,7 +94,7 @@ def plot(curve: list[dict[str, Any]], path: Path) -> None:
     axes.plot(iterations, [point["high_quality"] for point in curve], label="share of high-quality samples")
     axes.axhline(0.9889, color="grey", linewidth=0.8, linestyle="--", label="high quality of a perfect sampler")
     axes.set(xlabel="generator iterations", ylim=(0, 1.03), title="25 Gaussians, the paper's preset")
-    axes.legend(loc="lower right")
+    axes.legend(loc="center right")
     figure.savefig(path, dpi=110)
 
 

@@ -260,6 +260,10 @@ class Client:
 
     def _meaning(self, error: Any) -> InfosinkError:
         code, details = error.code(), printable(error.details() or "")
+        if code is grpc.StatusCode.UNAVAILABLE and self._described:
+            return ServerUnreachableError(
+                f"the infosink server at {self.address} went away; ask again when it is back ({details})"
+            )
         if code is grpc.StatusCode.UNAVAILABLE:
             return ServerUnreachableError(
                 f"no infosink server answers at {self.address}; start one with: infosink-serve --model "

@@ -28,6 +28,7 @@ class Code:
 
     Raises:
         ValueError: If both category and label are given, or the category is out of range.
+        TypeError: If the label is no text.
     """
 
     category: int | None = None
@@ -37,6 +38,8 @@ class Code:
     def __post_init__(self) -> None:
         if self.category is not None and self.label is not None:
             raise ValueError(f"give a category ({self.category}) or a label ({self.label!r}), not both")
+        if self.label is not None and not isinstance(self.label, str):
+            raise TypeError(f"the label is {self.label!r}; give it as text, such as label={str(self.label)!r}")
         if self.category is not None:
             _check_range("category", self.category, 0, _LARGEST_UINT32)
 

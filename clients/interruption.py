@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_UNHANDLED = (signal.SIG_DFL, signal.default_int_handler)
 
 
 class Terminated(BaseException):
@@ -23,26 +24,27 @@ class Terminated(BaseException):
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Raises `Terminated` within the context on SIGTERM and SIGHUP, unless they are ignored or handled already.
+    """Raises `Terminated` within the context on SIGTERM and SIGHUP, and KeyboardInterrupt on SIGINT.
 
-    Further ones are ignored until the context ends: a terminal that closes may send SIGHUP twice.
+    Those that are ignored or handled already are left alone. Further ones are ignored until the context ends, so that
+    tidying up is not broken off: a terminal that closes may send SIGHUP twice, and people press Ctrl-C twice.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    replaced: list[signal.Signals] = []
+    replaced = {number: signal.getsignal(number) for number in _SIGNALS if signal.getsignal(number) in _UNHANDLED}
     try:
-        for number in _SIGNALS:
-            if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, _terminate)
-                replaced.append(number)
+        for number in replaced:
+            signal.signal(number, _terminate)
         yield
     finally:
-        for number in replaced:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
 
 
 def _terminate(signal_number: int, _frame: FrameType | None) -> None:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    if signal_number == signal.SIGINT:
+        raise KeyboardInterrupt
     raise Terminated(signal_number)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -39,7 +43,7 @@ _DISTRIBUTIONS = {
 )
 @click.version_option(package_name="infosink")
 def main(run: Path, output: Path | None, name: str | None, data_dir: Path | None, licence: str) -> None:
-    r"""Make a training RUN into gen.onnx and q.onnx, which a server loads.
+    """Make a training RUN into gen.onnx and q.onnx, which a server loads.
 
     RUN is a directory of infosink-train. The files describe themselves: the meaning of every category is worked out
     here, from the training data. Both are compared with PyTorch, and written only if they agree: to 1e-5, or to four
@@ -48,7 +52,7 @@ def main(run: Path, output: Path | None, name: str | None, data_dir: Path | None
     \b
     infosink-export runs/mnist
     infosink-export runs/mnist -o models --name digits
-    """
+    """  # noqa: D301  # \b is click's sign for lines to keep
     missing = [distribution for module, distribution in _DISTRIBUTIONS.items() if find_spec(module) is None]
     if missing:
         raise click.ClickException(
@@ -64,13 +68,14 @@ def main(run: Path, output: Path | None, name: str | None, data_dir: Path | None
 
     directory = run if output is None else output
     try:
-        opened = RunDirectory.open(run)
-        configuration, _ = opened.read_configuration()
-        name = configuration.dataset if name is None else name
-        check_request(directory, name=name, licence=licence)
-        _report("reading the run and naming its categories")
-        model = load_trained_model(opened, data_dir)
-        exported = export_model(model, directory, name=name, licence=licence, report=_report)
+        with _interrupts_ending_at_once():
+            opened = RunDirectory.open(run)
+            configuration, _ = opened.read_configuration()
+            name = configuration.dataset if name is None else name
+            check_request(directory, name=name, licence=licence)
+            _report("reading the run and naming its categories")
+            model = load_trained_model(opened, data_dir)
+            exported = export_model(model, directory, name=name, licence=licence, report=_report)
     except RunDirectoryError as error:
         # What does not fit is a list of many lines.
         raise click.ClickException(textwrap.shorten(str(error), _LONGEST_MESSAGE)) from error
@@ -80,7 +85,25 @@ def main(run: Path, output: Path | None, name: str | None, data_dir: Path | None
         click.echo(line)
 
 
+@contextmanager
+def _interrupts_ending_at_once() -> Iterator[None]:
+    """Within, Ctrl-C ends the process: an exception would surface inside torch's tracing, which makes another of it."""
+    earlier = signal.signal(signal.SIGINT, _end_at_once)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+
+
+def _end_at_once(signal_number: int, _frame: FrameType | None) -> None:
+    click.echo("\nError: interrupted; nothing was written", err=True)
+    os._exit(128 + signal_number)
+
+
 def _report(stage: str) -> None:
+    if stage.startswith("writing"):
+        # Both files are in place in a moment, and half of that would help nobody.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     click.echo(f"{stage} ...", err=True)
 
 

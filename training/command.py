@@ -32,6 +32,10 @@ class _Command(click.Command):
                 formatter.write_dl(records)
 
 
+class _WrongUsage(click.ClickException):
+    exit_code = 2
+
+
 _Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
@@ -45,7 +49,7 @@ _COUNT = click.IntRange(min=0)
 
 @click.command(
     cls=_Command,
-    context_settings={"show_default": True, "max_content_width": 110},
+    context_settings={"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]},
     epilog="Stop a run with Ctrl-C: it saves a checkpoint first and says how to go on.",
 )
 @click.argument("dataset", metavar="DATASET")
@@ -215,8 +219,14 @@ def train(
             click.echo(launch.resolve(request).to_json())
             return
         code = launch.resume(request) if resume else launch.start(request)
+    except ConfigurationError as error:
+        raise _WrongUsage(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("Error: interrupted; what was done since the last checkpoint is not saved", err=True)
+        code = 130
+    except OSError as error:
+        raise click.ClickException(f"cannot go on: {error.strerror or error}") from error
     except (
-        ConfigurationError,
         DatasetError,
         launch.LaunchError,
         RunDirectoryError,

@@ -143,6 +143,8 @@ class Configuration:
         fields = {field.name.rstrip("_"): field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - set(types)):
             raise ConfigurationError(f"unknown settings: {', '.join(unknown)}")
+        if missing := [name for name in types if name not in values and fields[name] in _REQUIRED]:
+            raise ConfigurationError(f"settings are missing: {', '.join(missing)}")
         converted = {}
         for name, value in values.items():
             accepted = {"int": (int,), "float": (int, float), "bool": (bool,)}.get(types[name], (str,))
@@ -152,11 +154,10 @@ class Configuration:
                 converted[fields[name]] = float(value) if types[name] == "float" else value
             except OverflowError as error:
                 raise ConfigurationError(f"setting {name} is too large") from error
-        try:
-            return cls(**converted)  # type: ignore[arg-type]  # each was checked above
-        except TypeError as error:
-            raise ConfigurationError(f"settings are missing: {error}") from error
+        return cls(**converted)  # type: ignore[arg-type]  # each was checked above
 
+
+_REQUIRED = {field.name for field in dataclasses.fields(Configuration) if field.default is dataclasses.MISSING}
 
 POINT_DATASETS = ("gaussians", "eight-gaussians")
 

@@ -7,7 +7,7 @@ import platform
 import shlex
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -148,7 +148,7 @@ def _resumed_settings(
     given += ["--preset"] if request.preset is not None else []
     if given:
         raise LaunchError(
-            f"{', '.join(given)} cannot change on --resume: leave out, or start another run with --output"
+            f"{', '.join(given)} cannot change on --resume: leave it out, or start another run with --output"
         )
     if request.dataset != settings.dataset:
         raise LaunchError(f"{request.output} is a run on {settings.dataset}, not {request.dataset}")
@@ -195,9 +195,9 @@ def report(model: TrainedModel, output: Path) -> None:
     dataset: Dataset = model.dataset
     table = Table("category", "label", "share with that label", "share of the data", "read back from samples")
     for index, category in enumerate(model.categories):
-        shares = (category.label_share, category.sample_share, category.recovery)
         label = category.label or "(no sample)"
-        table.add_row(str(index), Text(label), *(f"{share:.1%}" for share in shares))
+        label_share = f"{category.label_share:.1%}" if dataset.label_names else "no labels"
+        table.add_row(str(index), Text(label), label_share, f"{category.sample_share:.1%}", f"{category.recovery:.1%}")
     console.print(table)
     if missing := unreachable_labels(model.categories, dataset):
         remedies = ["train longer (--resume --iterations N)", "give more categories in another run (--categories N)"]
@@ -234,13 +234,18 @@ def _shown(word: str | Path) -> str:
 
 @contextmanager
 def _stopping() -> Iterator[list[int]]:
-    """Collects the first INT or TERM in a list, and says so at once; a second one ends the process as usual."""
+    """Collects the first INT, TERM or HUP in a list, and says so at once; a second one ends the process as usual.
+
+    What is ignored stays so, as HUP is under nohup.
+    """
     received: list[int] = []
-    earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    earlier = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         received.append(number)
-        os.write(2, b"\nstopping after this iteration; once more to quit without saving\n")
+        with suppress(OSError):  # the terminal may be gone
+            os.write(2, b"\nstopping after this iteration; once more to quit without saving\n")
         for each, handler in earlier.items():
             signal.signal(each, handler)
 

@@ -143,7 +143,11 @@ class RunDirectory:
             data = values.pop("data")
             values.pop("environment", None)
             return Configuration.from_mapping(values), dict(data)
-        except (ValueError, KeyError, TypeError, AttributeError, ConfigurationError) as error:
+        except KeyError as error:
+            raise RunDirectoryError(f"{path} is damaged: it lacks {error}") from error
+        except (TypeError, AttributeError, RecursionError) as error:
+            raise RunDirectoryError(f"{path} is damaged: it does not hold the settings of a run") from error
+        except (ValueError, ConfigurationError) as error:
             raise RunDirectoryError(f"{path} is damaged: {error}") from error
         except OSError as error:
             raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error
@@ -216,8 +220,8 @@ class RunDirectory:
             contents = path.read_bytes()
         except FileNotFoundError as error:
             raise RunDirectoryError(
-                f"{path} does not exist: the run was stopped before its first checkpoint; "
-                "infosink-train --resume starts it again"
+                f"{path} does not exist: the run has not reached its first checkpoint; "
+                "wait for it, or start it again with infosink-train --resume"
             ) from error
         except OSError as error:
             raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error

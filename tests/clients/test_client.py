@@ -281,3 +281,8 @@ except KeyboardInterrupt:
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
     assert (result.stdout, result.stderr) == ("interrupted\n", "")
+
+
+def test_a_label_is_text(client: Client) -> None:
+    with pytest.raises(TypeError, match="the label is 7; give it as text, such as label='7'"):
+        client.sample(1, label=7)

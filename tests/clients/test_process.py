@@ -60,6 +60,7 @@ def interrupted(code: str, arguments: list[str], signals: list[signal.Signals], 
     ("signals", "exit_code"),
     [
         ([signal.SIGINT], 130),
+        ([signal.SIGINT, signal.SIGINT], 130),
         ([signal.SIGTERM], 143),
         ([signal.SIGHUP], 129),
     ],

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -77,6 +78,20 @@ def test_a_run_is_exported_with_the_same_bytes_by_another_process(
     assert sorted(copied_run.iterdir()) == before
 
 
+@pytest.mark.parametrize("stage", ["reading the run", "tracing", "comparing"])
+def test_an_interrupt_ends_it_and_writes_nothing(copied_run: Path, tmp_path: Path, stage: str) -> None:
+    made = tmp_path / "made"
+    said = ""
+    with subprocess.Popen([COMMAND, copied_run, "-o", made], stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            said += line
+            if line.startswith(stage):
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
+    assert said.endswith("Error: interrupted; nothing was written\n")
+    assert not made.exists()
+
+
 def test_version_and_help() -> None:
     assert "version 0.1.0" in export("--version").output
     text = export("-h").output
@@ -98,7 +113,7 @@ def test_a_damaged_configuration_is_refused(copied_run: Path) -> None:
 def test_a_run_without_a_checkpoint_is_refused(copied_run: Path) -> None:
     (copied_run / "checkpoint.safetensors").unlink()
     made = copied_run / "new" / "models"
-    assert "stopped before its first checkpoint" in complaint(export(copied_run, "-o", made))
+    assert "has not reached its first checkpoint" in complaint(export(copied_run, "-o", made))
     assert not made.parent.exists()
 
 

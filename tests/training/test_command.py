@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from infosink.training.configuration import preset_configuration
 from infosink.training.datasets import open_dataset
 from infosink.training.evaluation.modes import mode_coverage
 from infosink.training.labelling import NamedCategory, unreachable_labels
-from infosink.training.run_directory import RunDirectory
+from infosink.training.run_directory import RunDirectory, RunDirectoryError
 from infosink.training.trained_model import load_trained_model
 from PIL import Image
 
@@ -95,7 +96,7 @@ def test_mode_coverage_of_known_cases():
     assert (collapsed.modes, collapsed.high_quality) == (1, 1.0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(tmp_path, number):
     arguments = ["gaussians", "--preset", "quick", "--batch-size", "16", "--iterations", "1000000", "-o", "run"]
     said = ""
@@ -158,14 +159,14 @@ def corrupt_mnist(path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "prepare", "code", "message"),
     [
-        (["cifar"], None, 1, "unknown data set 'cifar'; choose from mnist"),
-        (["gaussians", "--preset", "best-ever"], None, 1, "unknown preset 'best-ever'; choose from paper, quick"),
+        (["cifar"], None, 2, "unknown data set 'cifar'; choose from mnist"),
+        (["gaussians", "--preset", "best-ever"], None, 2, "unknown preset 'best-ever'; choose from paper, quick"),
         (["gaussians"], unwritable, 1, "name another with --output"),
         (["gaussians"], not_empty, 1, "is not empty: continue that run with --resume"),
         (["gaussians", "--resume"], None, 1, "holds no run"),
-        (["gaussians", "--epsilon", "-1"], None, 1, "--epsilon is -1.0; it must be positive"),
+        (["gaussians", "--epsilon", "-1"], None, 2, "--epsilon is -1.0; it must be positive"),
         (["gaussians", "--batch-size", "0"], None, 2, "0 is not in the range"),
-        (["gaussians", "--channels", "3"], None, 1, "takes no channels"),
+        (["gaussians", "--channels", "3"], None, 1, "takes no --channels"),
         (["mnist", "--data-dir", "mnist"], corrupt_mnist, 1, "train-images-idx3-ubyte"),
         (["mnist", "--data-dir", "nowhere"], None, 1, "nowhere"),
         (["image-folder"], None, 1, "--data-dir"),
@@ -173,7 +174,7 @@ def corrupt_mnist(path: Path) -> None:
         (["gaussians", "--sigma", "nan"], None, 1, "nan"),
         (["gaussians", "-o", "x" * 300], None, 1, "name another with --output"),
         (["gaussians", "-o", "x" * 300, "--resume"], None, 1, "cannot read"),
-        (["gaussians", "--batch-size", "65536", "--sinkhorn-iterations", "99999"], None, 1, "at most 10000"),
+        (["gaussians", "--batch-size", "65536", "--sinkhorn-iterations", "99999"], None, 2, "at most 10000"),
     ],
 )
 def test_a_mistake_is_named_before_any_work(tmp_path, arguments, prepare, code, message):
@@ -256,6 +257,31 @@ def test_a_finished_run_says_what_to_do_next(runs):
     assert done.returncode == 1
     assert "has done 400 iterations, and 400 are asked for" in done.stderr
     assert "infosink-export" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ("[" * 100_000, "does not hold the settings of a run"),
+        ("null", "does not hold the settings of a run"),
+        ("{}", "it lacks 'data'"),
+        ('{"data": {}}', "settings are missing: dataset, preset"),
+    ],
+)
+def test_a_damaged_configuration_is_named(tmp_path, contents, message):
+    (tmp_path / "config.json").write_text(contents)
+    done = infosink_train("gaussians", "--resume", "-o", tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_whose_configuration_was_edited_is_not_read_back(runs, tmp_path):
+    shutil.copytree(runs["baseline"], tmp_path / "run")
+    config = tmp_path / "run" / "config.json"
+    config.write_text(config.read_text().replace('"epsilon": 1.5', '"epsilon": 9.9'))
+    with pytest.raises(RunDirectoryError, match=r"config.json is not what it was"):
+        load_trained_model(RunDirectory.open(tmp_path / "run"))
 
 
 def test_dry_run_of_a_resumed_run_is_that_run(runs):

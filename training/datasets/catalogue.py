@@ -9,6 +9,7 @@ from .gaussians import circle_gaussians, grid_gaussians
 from .image_folder import open_image_folder
 from .mnist import open_mnist
 
+_COMMAND_OPTIONS = {"data_directory": "--data-dir", "sigma": "--sigma", "channels": "--channels"}
 _OPENERS: dict[str, tuple[Callable[..., Dataset], set[str]]] = {
     "mnist": (open_mnist, {"data_directory"}),
     "gaussians": (grid_gaussians, {"sigma"}),
@@ -46,6 +47,8 @@ def open_dataset(
     options: dict[str, Any] = {"data_directory": data_directory, "sigma": sigma, "channels": channels}
     given = {option: value for option, value in options.items() if value is not None}
     if unknown := given.keys() - accepted:
-        refused, taken = (", ".join(sorted(names)).replace("_", " ") for names in (unknown, accepted))
+        refused, taken = (
+            ", ".join(sorted(_COMMAND_OPTIONS.get(name, name) for name in names)) for names in (unknown, accepted)
+        )
         raise DatasetError(f"The data set {name} takes no {refused}. Leave it out; {name} takes {taken}.")
     return opener(**given)

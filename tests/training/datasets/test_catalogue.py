@@ -10,9 +10,9 @@ def test_an_unknown_name_lists_the_known_ones():
 
 
 def test_an_option_of_another_data_set_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match="gaussians takes no data directory"):
+    with pytest.raises(DatasetError, match="gaussians takes no --data-dir"):
         open_dataset("gaussians", data_directory=tmp_path)
-    with pytest.raises(DatasetError, match="mnist takes no sigma"):
+    with pytest.raises(DatasetError, match="mnist takes no --sigma"):
         open_dataset("mnist", sigma=0.1)
 
 
