@@ -74,6 +74,17 @@ def restore_networks(networks: Networks, tensors: dict[str, Tensor]) -> None:
         raise CheckpointMismatchError("its networks are not those of config.json") from error
 
 
+def require_configuration(header: dict[str, Any], settings: Configuration) -> None:
+    """Checks that a checkpoint was written under these settings, whatever the number of iterations.
+
+    Raises:
+        CheckpointMismatchError: it was not.
+        KeyError: the header does not say.
+    """
+    if header["configuration_sha256"] != configuration_digest(settings):
+        raise CheckpointMismatchError("config.json is not what it was when the checkpoint was written")
+
+
 def configuration_digest(settings: Configuration) -> str:
     """A digest of all that must not change on resuming: every setting but the number of iterations."""
     values: dict[str, Any] = settings.to_mapping()

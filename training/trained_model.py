@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checkpoint import CheckpointMismatchError, configuration_digest, restore_networks
+from .checkpoint import CheckpointMismatchError, require_configuration, restore_networks
 from .configuration import Configuration
 from .datasets import Dataset, open_dataset
 from .labelling import NamedCategory, name_categories
@@ -98,8 +98,7 @@ def load_trained_model(
     dataset = dataset.to(torch.device("cpu"))
     networks = make_networks(configuration, dataset.sample_shape)
     try:
-        if checkpoint.header["configuration_sha256"] != configuration_digest(configuration):
-            raise CheckpointMismatchError("config.json is not what it was when the checkpoint was written")  # noqa: TRY301
+        require_configuration(checkpoint.header, configuration)
         restore_networks(networks, checkpoint.tensors)
         iteration = int(checkpoint.header["iteration"])
     except (CheckpointMismatchError, KeyError, TypeError, ValueError) as error:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .algorithm import InformativeSinkhorn, Statistics
-from .checkpoint import CheckpointMismatchError, capture, configuration_digest, restore
+from .checkpoint import CheckpointMismatchError, capture, configuration_digest, require_configuration, restore
 from .configuration import Configuration
 from .datasets import Dataset
 from .networks import Networks
@@ -158,8 +158,7 @@ class Trainer:
         self.checkpointed_iteration = self.iteration
 
     def _require_same(self, header: dict[str, Any]) -> None:
-        if header["configuration_sha256"] != configuration_digest(self.settings):
-            raise CheckpointMismatchError("config.json is not what it was when the checkpoint was written")
+        require_configuration(header, self.settings)
         if header["device"] != self.device.type:
             raise CheckpointMismatchError(f"it was trained on {header['device']}: use --device {header['device']}")
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 
-def c_transform(potential: Tensor, cost: Tensor, *, epsilon: float, log_weights: Tensor | None = None) -> Tensor:
-    """The (c, ε)-transform (25) of a potential of the columns.
+def c_transform(potential: Tensor, cost: Tensor, *, epsilon: float) -> Tensor:
+    """The (c, ε)-transform (25) of a potential of the columns, for uniform weights.
 
-        f_i = −ε log Σ_j b_j exp((g_j − C_ij) / ε)
+        f_i = −ε log mean_j exp((g_j − C_ij) / ε)
 
     The potential λQ of (23) belongs inside: hand in the cost C − λQ.
 
@@ -30,12 +30,11 @@ def c_transform(potential: Tensor, cost: Tensor, *, epsilon: float, log_weights:
         potential: g, (m,).
         cost: C, (n, m).
         epsilon: ε > 0, in units of the cost.
-        log_weights: log b, (m,); uniform where absent.
 
     Returns:
         f, (n,): the best row potential for g, so that the plan of (f, g) has exact rows.
     """
-    exponent = (potential - cost) / epsilon + _log_weights(log_weights, cost.shape[1], cost)
+    exponent = (potential - cost) / epsilon - math.log(cost.shape[1])
     return -epsilon * torch.logsumexp(exponent, dim=1)
 
 
