@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .algorithm import InformativeSinkhorn
-from .configuration import Configuration
+from .configuration import Configuration, ConfigurationError
 from .networks import Networks
 
 _NETWORKS = "networks."
@@ -77,19 +75,23 @@ def restore_networks(networks: Networks, tensors: dict[str, Tensor]) -> None:
 def require_configuration(header: dict[str, Any], settings: Configuration) -> None:
     """Checks that a checkpoint was written under these settings, whatever the number of iterations.
 
+    The settings are compared, not their text, so that a setting that came to be later, at its
+    default, does not part a run from its checkpoint.
+
     Raises:
-        CheckpointMismatchError: it was not.
+        CheckpointMismatchError: it was not; the message names what differs.
         KeyError: the header does not say.
     """
-    if header["configuration_sha256"] != configuration_digest(settings):
-        raise CheckpointMismatchError("config.json is not what it was when the checkpoint was written")
-
-
-def configuration_digest(settings: Configuration) -> str:
-    """A digest of all that must not change on resuming: every setting but the number of iterations."""
-    values: dict[str, Any] = settings.to_mapping()
-    del values["iterations"]
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    try:
+        written = Configuration.from_mapping(header["configuration"]).to_mapping()
+    except (ConfigurationError, TypeError, AttributeError) as error:
+        raise CheckpointMismatchError(f"its header holds no settings of a run: {error}") from error
+    present = settings.to_mapping()
+    differing = sorted(name for name in present if name != "iterations" and present[name] != written[name])
+    if differing:
+        raise CheckpointMismatchError(
+            f"config.json is not what it was when the checkpoint was written: {', '.join(differing)} changed"
+        )
 
 
 def _moments(optimiser: str) -> str:

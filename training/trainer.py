@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .algorithm import InformativeSinkhorn, Statistics
-from .checkpoint import CheckpointMismatchError, capture, configuration_digest, require_configuration, restore
+from .checkpoint import CheckpointMismatchError, capture, require_configuration, restore
 from .configuration import Configuration
 from .datasets import Dataset
 from .networks import Networks
@@ -151,7 +151,7 @@ class Trainer:
         header = {
             "iteration": self.iteration,
             "device": self.device.type,
-            "configuration_sha256": configuration_digest(self.settings),
+            "configuration": self.settings.to_mapping(),
             "log_counts": self.totals.counts,
         }
         self.run.write_checkpoint(capture(self.algorithm, self.random) | self.totals.capture(), header)
