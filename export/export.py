@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from infosink.training.code_distribution import make_code_distribution
 from infosink.training.trained_model import TrainedModel
 from onnx import ModelProto, helper
 
@@ -87,7 +88,7 @@ def export_model(
     latent_space, sample_shape = model.configuration.latent_space, model.dataset.sample_shape
     report("tracing the networks")
     generator = generator_graph(model.networks, latent_space, sample_shape)
-    encoder = encoder_graph(model.networks, latent_space, sample_shape)
+    encoder = encoder_graph(model.networks, make_code_distribution(model.configuration), sample_shape)
     report("comparing with PyTorch")
     parity = measure_parity(model, generator, encoder)
     graphs: dict[Role, ModelProto] = {"generator": generator, "encoder": encoder}

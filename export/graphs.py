@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 
 import torch
-from infosink.training.information import code_posterior
+from infosink.training.code_distribution import CodeDistribution
 from infosink.training.latent import LatentSpace
 from infosink.training.networks import Networks
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
@@ -54,12 +54,12 @@ def generator_graph(networks: Networks, latent_space: LatentSpace, sample_shape:
     return _graph("generator", generator, inputs, ["sample", "pixels"] if images else ["sample"])
 
 
-def encoder_graph(networks: Networks, latent_space: LatentSpace, sample_shape: tuple[int, ...]) -> ModelProto:
+def encoder_graph(networks: Networks, code_distribution: CodeDistribution, sample_shape: tuple[int, ...]) -> ModelProto:
     """Q: the trunk, its head, and the posterior over the informative codes that the scores stand for.
 
     Args:
         networks: in evaluation mode.
-        latent_space: of the networks.
+        code_distribution: what the scores of their code head stand for.
         sample_shape: as in generator_graph.
 
     Returns:
@@ -67,7 +67,7 @@ def encoder_graph(networks: Networks, latent_space: LatentSpace, sample_shape: t
         category_probability (batch, categories), style_mean and style_std (batch, styles).
     """
     inputs = {"sample": torch.zeros(_EXAMPLE_BATCH, *sample_shape)}
-    encoder = _Encoder(_folded(networks.trunk), _folded(networks.code_head), latent_space)
+    encoder = _Encoder(_folded(networks.trunk), _folded(networks.code_head), code_distribution)
     return _graph("encoder", encoder, inputs, ["category_probability", "style_mean", "style_std"])
 
 
@@ -87,12 +87,12 @@ class _Generator(nn.Module):
 
 
 class _Encoder(nn.Module):
-    def __init__(self, trunk: nn.Module, code_head: nn.Module, latent_space: LatentSpace) -> None:
+    def __init__(self, trunk: nn.Module, code_head: nn.Module, code_distribution: CodeDistribution) -> None:
         super().__init__()
-        self.trunk, self.code_head, self.categories = trunk, code_head, latent_space.categories
+        self.trunk, self.code_head, self.code_distribution = trunk, code_head, code_distribution
 
     def forward(self, sample: Tensor) -> tuple[Tensor, ...]:
-        return tuple(code_posterior(self.code_head(self.trunk(sample)), self.categories))
+        return tuple(self.code_distribution.posterior(self.code_head(self.trunk(sample))))
 
 
 def _folded(module: nn.Module) -> nn.Module:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from infosink.training.information import CodePosterior, code_posterior
+from infosink.training.code_distribution import CodePosterior, make_code_distribution
 from infosink.training.latent import LatentSpace
 from infosink.training.networks import Networks
 from infosink.training.trained_model import TrainedModel
@@ -107,6 +107,7 @@ def measure_parity(model: TrainedModel, generator: ModelProto, encoder: ModelPro
             alone differs from the same row inside a batch.
     """
     latent_space = model.configuration.latent_space
+    code_distribution = make_code_distribution(model.configuration)
     random = torch.Generator().manual_seed(0)
     prior = latent_space.draw(_RANDOM_LATENTS, random)
     edges = edge_latents(latent_space)
@@ -116,7 +117,7 @@ def measure_parity(model: TrainedModel, generator: ModelProto, encoder: ModelPro
         return networks.sampling_generator(latents)  # type: ignore[no-any-return]
 
     def posterior(networks: Networks, samples: Tensor) -> CodePosterior:
-        return code_posterior(networks.code_head(networks.trunk(samples)), latent_space.categories)
+        return code_distribution.posterior(networks.code_head(networks.trunk(samples)))
 
     def both(function: Callable[[Networks, Tensor], Any], inputs: Tensor) -> tuple[Any, Any]:
         with torch.no_grad():

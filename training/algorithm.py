@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .code_distribution import make_code_distribution
 from .configuration import Configuration
 from .datasets import Dataset
 from .ground_cost import GROUND_COSTS
-from .information import fenchel_information, log_partition, log_posterior_density, partition_penalty
+from .information import partition_penalty
 from .invariance import deform, invariance_information
 from .networks import Networks, running_statistics_kept
 from .solvers import Optimisers, Plans, adam, make_solver
@@ -40,6 +41,7 @@ class InformativeSinkhorn:
     def __init__(self, networks: Networks, dataset: Dataset, settings: Configuration) -> None:
         self.networks, self.dataset, self.settings = networks, dataset, settings
         self.latent_space = settings.latent_space
+        self.code_distribution = make_code_distribution(settings)
         self.ground_cost = GROUND_COSTS[settings.ground_cost]
         self.solver = make_solver(networks, settings)
         # What a deformation brings in from outside the frame.
@@ -71,7 +73,7 @@ class InformativeSinkhorn:
 
         Returns:
             Scalars of this iteration, on the device: the two dual values, the full loss, the
-            Fenchel information bound (20) in nats, the plan's perplexity and column-marginal
+            information bound in nats, (20) unless the settings name another, the plan's perplexity and column-marginal
             error, the losses (32) of G and (31) of Q, and I_τ and the listening term where
             they are on.
         """
@@ -93,7 +95,7 @@ class InformativeSinkhorn:
         size, space = settings.batch_size, self.latent_space
         z, y = space.draw(size, random), self.dataset.draw(size, random)
         features, scores = self._read(y)
-        q = z[:, : space.informative] @ scores.T  # (B, Z1) @ (Z1, B) -> (B, B)
+        q = self.code_distribution.pairwise(z[:, : space.informative], scores)
         x = networks.generator(z)
         cost = self.ground_cost(x, y)
         x2, self_cost = x, None
@@ -108,12 +110,12 @@ class InformativeSinkhorn:
             generated=x2.detach(),
         )
 
-        log_partitions = log_partition(scores, space.categories)
-        q_loss = -(plans.transport_plan * q).sum() + partition_penalty(log_partitions)
+        penalty = partition_penalty(self.code_distribution.log_partition(scores), settings.information_bound)
+        q_loss = -(plans.transport_plan * q).sum() + penalty
         generator_loss = (plans.transport_plan * cost).sum()
         if self_cost is not None and plans.self_plan is not None:
             generator_loss = generator_loss - 0.5 * (plans.self_plan * self_cost).sum()
-        statistics = self._statistics(plans, q.detach(), log_partitions.detach())
+        statistics = self._statistics(plans, q.detach(), penalty.detach())
         statistics |= {"generator_loss": generator_loss.detach(), "q_loss": q_loss.detach()}
         if settings.invariance:
             term = self._invariance(random)
@@ -158,7 +160,7 @@ class InformativeSinkhorn:
             generated = [networks.generator(z) for z in latents]
             scores = networks.code_head(networks.trunk(generated[0]))
         recovered = scores[:, : space.categories].argmax(dim=1) == space.category_of(latents[0])
-        information = log_posterior_density(latents[0][:, : space.informative], scores, space.categories)
+        information = self.code_distribution.log_density(latents[0][:, : space.informative], scores)
         spread = self.ground_cost(*generated).mean() / self.ground_cost(*real).mean()
         return {
             "code_information": information.mean().item(),
@@ -178,13 +180,12 @@ class InformativeSinkhorn:
                 features = networks.trunk(y)
             return features, networks.code_head(features)
 
-    def _statistics(self, plans: Plans, q: Tensor, log_partitions: Tensor) -> Statistics:
-        penalty = self.settings.lambda_ * (partition_penalty(log_partitions) - 1)
+    def _statistics(self, plans: Plans, q: Tensor, penalty: Tensor) -> Statistics:
         return {
             "dual_value": plans.value,
             "self_dual_value": plans.self_value,
-            "loss": plans.value - 0.5 * plans.self_value + penalty,
-            "information": fenchel_information(plans.transport_plan, q, log_partitions),
+            "loss": plans.value - 0.5 * plans.self_value + self.settings.lambda_ * (penalty - 1),
+            "information": (plans.transport_plan * q).sum() + 1 - penalty,
             "plan_perplexity": plan_perplexity(plans.transport_plan),
             "column_marginal_error": column_marginal_error(plans.transport_plan),
         }

@@ -162,6 +162,16 @@ _COUNT = click.IntRange(min=0)
 @_hyperparameter(
     "--dual-update", click.Choice(["sequential", "joint"]), "D2 then D4 (paper), or both in one step, which is faster."
 )
+@_hyperparameter(
+    "--parametrisation",
+    click.Choice(["dot-product", "normalised", "log-density"]),
+    "Of Q: z1 · D_Q(y) (paper), the same normalised for each y, or log q(z1|y) as in (22).",
+)
+@_hyperparameter(
+    "--information-bound",
+    click.Choice(["fenchel", "donsker-varadhan"]),
+    "What Q is trained to raise: the bound (20) (paper), or its logarithmic form.",
+)
 @_hyperparameter("--sinkhorn-iterations", _POSITIVE_INT, "Sinkhorn iterations on each minibatch.")
 @_hyperparameter("--dual-learning-rate", float, "Of D2, D4 and the trunk. Paper: 0.0002.")
 @_hyperparameter("--code-learning-rate", float, "Of Q. Paper: 0.0002.")

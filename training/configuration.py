@@ -13,6 +13,8 @@ from .latent import LatentSpace
 SolverName = Literal["neural-duals", "sinkhorn"]
 DualUpdate = Literal["sequential", "joint"]
 GroundCostName = Literal["l1", "squared-l2"]
+Parametrisation = Literal["dot-product", "normalised", "log-density"]
+InformationBound = Literal["fenchel", "donsker-varadhan"]
 
 
 class ConfigurationError(Exception):
@@ -30,6 +32,9 @@ class Configuration:
         ground_cost: c; per pixel for images.
         epsilon: ε, the entropic smoothing, in units of the ground cost.
         lambda_: λ, the weight of the information term; 0 is the baseline Sinkhorn GAN.
+        parametrisation: of Q; "dot-product" is the paper's, "log-density" that of (22), "normalised"
+            the dot product as a density.
+        information_bound: what Q is trained to raise; "fenchel" is (20), the paper's.
         debias: whether the self term −½ W(G♯ζ, G♯ζ) is part of the loss.
         solver: "neural-duals" is the paper's Algorithm 1; "sinkhorn" solves each minibatch.
         dual_steps: n_D, the updates of D2 and D4 for each of G (neural duals).
@@ -60,6 +65,8 @@ class Configuration:
     ground_cost: GroundCostName = "l1"
     epsilon: float
     lambda_: float
+    parametrisation: Parametrisation = "dot-product"
+    information_bound: InformationBound = "fenchel"
     debias: bool = True
     solver: SolverName = "neural-duals"
     dual_steps: int = 5
@@ -103,7 +110,8 @@ class Configuration:
         for name in ("adam_beta1", "adam_beta2", "averaging"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigurationError(f"{option_of(name)} is {getattr(self, name)}; it must be in [0, 1)")
-        choices = {"solver": SolverName, "dual_update": DualUpdate, "ground_cost": GroundCostName}
+        choices = {"solver": SolverName, "dual_update": DualUpdate, "ground_cost": GroundCostName,
+                   "parametrisation": Parametrisation, "information_bound": InformationBound}  # fmt: skip
         for name, literal in choices.items():
             if getattr(self, name) not in get_args(literal):
                 raise ConfigurationError(

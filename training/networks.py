@@ -28,7 +28,7 @@ class Networks(nn.Module):
         trunk: the shared layers, samples -> features (batch, feature_dimension).
         potential: head of D2, the dual potential of the data, features -> (batch, 1).
         self_potential: head of D4, the dual potential of the self term, features -> (batch, 1).
-        code_head: head of D_Q, features -> scores (batch, categories + styles).
+        code_head: head of D_Q, features -> scores (batch, code_outputs).
         over_clustering: an auxiliary categorical head, features -> (batch, over_clusters); None without one.
         averaged_generator: the moving average of G; None without one.
     """
@@ -41,6 +41,7 @@ class Networks(nn.Module):
         sample_shape: tuple[int, ...],
         latent_space: LatentSpace,
         *,
+        code_outputs: int,
         over_clusters: int = 0,
         averaging: bool = False,
     ) -> None:
@@ -55,7 +56,7 @@ class Networks(nn.Module):
             self.potential: nn.Module = nn.Linear(feature_dimension, 1)
             self.self_potential: nn.Module = nn.Linear(feature_dimension, 1)
             self.code_head: nn.Module = nn.Sequential(
-                *fully_connected(feature_dimension, 128), nn.Linear(128, latent_space.informative)
+                *fully_connected(feature_dimension, 128), nn.Linear(128, code_outputs)
             )
         else:
             feature_dimension = 512
@@ -64,7 +65,7 @@ class Networks(nn.Module):
             self.trunk = nn.Sequential(*fully_connected(dimensions, 512), *fully_connected(512, feature_dimension))
             self.potential = point_head(feature_dimension, 1)
             self.self_potential = point_head(feature_dimension, 1)
-            self.code_head = point_head(feature_dimension, latent_space.informative)
+            self.code_head = point_head(feature_dimension, code_outputs)
         self.over_clustering = nn.Linear(feature_dimension, over_clusters) if over_clusters else None
         self.averaged_generator = copy.deepcopy(self.generator).requires_grad_(False) if averaging else None
 

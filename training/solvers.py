@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from .code_distribution import make_code_distribution
 from .configuration import Configuration
 from .datasets import Dataset
 from .ground_cost import GROUND_COSTS
@@ -92,6 +93,7 @@ class NeuralDuals:
     def __init__(self, networks: Networks, settings: Configuration) -> None:
         self.networks, self.settings = networks, settings
         self.latent_space: LatentSpace = settings.latent_space
+        self.code_distribution = make_code_distribution(settings)
         self.ground_cost = GROUND_COSTS[settings.ground_cost]
         trunk = list(networks.trunk.parameters())
         potential, self_potential = list(networks.potential.parameters()), list(networks.self_potential.parameters())
@@ -145,7 +147,7 @@ class NeuralDuals:
         features = networks.trunk(y)
         with torch.no_grad(), running_statistics_kept(networks.generator):
             cost = self.ground_cost(networks.generator(z), y)
-            q = z[:, : self.latent_space.informative] @ networks.code_head(features).T  # (B, Z1) @ (Z1, B) -> (B, B)
+            q = self.code_distribution.pairwise(z[:, : self.latent_space.informative], networks.code_head(features))
             informed_cost = cost - self.settings.lambda_ * q
         return _semi_dual(networks.potential(features).squeeze(1), informed_cost, self.settings.epsilon)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .algorithm import InformativeSinkhorn, Statistics
 from .checkpoint import CheckpointMismatchError, capture, require_configuration, restore
+from .code_distribution import make_code_distribution
 from .configuration import Configuration
 from .datasets import Dataset
 from .networks import Networks
@@ -241,6 +242,7 @@ def make_networks(settings: Configuration, sample_shape: tuple[int, ...]) -> Net
         return Networks(
             sample_shape,
             settings.latent_space,
+            code_outputs=make_code_distribution(settings).outputs,
             over_clusters=settings.over_clusters if settings.invariance else 0,
             averaging=settings.averaging > 0,
         )

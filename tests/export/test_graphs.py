@@ -12,7 +12,7 @@ import pytest
 import torch
 from infosink.export.export import ExportedModel
 from infosink.export.graphs import encoder_graph
-from infosink.training.information import code_posterior
+from infosink.training.code_distribution import DotProduct, make_code_distribution
 from infosink.training.latent import LatentSpace
 from infosink.training.networks import Networks
 from infosink.training.trained_model import TrainedModel
@@ -106,7 +106,7 @@ def test_posteriors_equal_those_of_torch(model_and_files: ModelAndFiles, run: Ru
         [samples, samples.new_full((1, *samples.shape[1:]), 1), samples.new_zeros(1, *samples.shape[1:])]
     )
     scores = model.networks.code_head(model.networks.trunk(samples))
-    expected = code_posterior(scores, model.configuration.categories)
+    expected = make_code_distribution(model.configuration).posterior(scores)
     outputs = run(files.encoder_path, {"sample": samples.numpy()})
     for name, value in expected._asdict().items():
         np.testing.assert_allclose(outputs[name], value.numpy(), rtol=0, atol=1e-5, err_msg=name)
@@ -165,12 +165,13 @@ def test_style_moments_hold_for_any_score(run: Run) -> None:
     magnitudes = [0.0, 1e-30, 1e-3, 0.499999, 0.5, 0.500001, 3.0, 60.0, 1e4, 1e20, 3e38]
     scores = torch.tensor([0.0, 0.0, *magnitudes, *(-b for b in magnitudes)])
     latent_space = LatentSpace(categories=2, styles=2 * len(magnitudes), noise=1)
-    networks = Networks((2,), latent_space).eval().requires_grad_(False)
+    code_distribution = DotProduct(2, latent_space.styles)
+    networks = Networks((2,), latent_space, code_outputs=code_distribution.outputs).eval().requires_grad_(False)
     last = networks.code_head[-1]
     last.weight.zero_()
     last.bias.copy_(scores)
-    graph = encoder_graph(networks, latent_space, (2,))
+    graph = encoder_graph(networks, code_distribution, (2,))
     outputs = run(graph.SerializeToString(), {"sample": np.ones((3, 2), np.float32)})
-    exact = code_posterior(scores.double().unsqueeze(0), 2)
+    exact = code_distribution.posterior(scores.double().unsqueeze(0))
     for name in ("style_mean", "style_std"):
         np.testing.assert_allclose(outputs[name][0], getattr(exact, name)[0].numpy(), rtol=0, atol=1e-5, err_msg=name)

@@ -18,7 +18,7 @@ from infosink.export.metadata import metadata
 from infosink.serving.errors import StartupError
 from infosink.serving.model_file import describe
 from infosink.serving.served_model import load_model
-from infosink.training.information import code_posterior
+from infosink.training.code_distribution import make_code_distribution
 from infosink.training.trained_model import TrainedModel
 from infosink.v1.sampling_service_pb2 import (
     ENCODING_FLOAT32,
@@ -89,9 +89,10 @@ def test_the_server_infers_what_torch_infers(stub: SamplingServiceStub, gaussian
     samples = gaussians.dataset.draw(9, torch.Generator().manual_seed(2))
     response = stub.InferCodes(InferCodesRequest(model="dots", tensor=tensor(samples.numpy())), timeout=LIMIT)
     networks = gaussians.networks
-    expected = code_posterior(networks.code_head(networks.trunk(samples)), 25).category_probability.numpy()
-    np.testing.assert_allclose(array(response.category_probability), expected, rtol=0, atol=1e-5)
-    assert list(response.categories) == expected.argmax(1).tolist()
+    expected = make_code_distribution(gaussians.configuration).posterior(networks.code_head(networks.trunk(samples)))
+    probability = expected.category_probability.numpy()
+    np.testing.assert_allclose(array(response.category_probability), probability, rtol=0, atol=1e-5)
+    assert list(response.categories) == probability.argmax(1).tolist()
 
 
 def test_export_and_server_agree_on_the_longest_name_and_label(gaussians: TrainedModel, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ SPACE = LatentSpace(categories=10, styles=2, noise=88)
 @pytest.fixture
 def networks() -> Networks:
     torch.manual_seed(0)
-    return Networks((1, 32, 32), SPACE)
+    return Networks((1, 32, 32), SPACE, code_outputs=SPACE.informative)
 
 
 def linear_sizes(module: nn.Module) -> list[tuple[int, int]]:
@@ -45,7 +45,7 @@ def test_image_networks_have_the_layers_of_table_3(networks):
 
 def test_point_networks_have_the_layers_of_table_3():
     space = LatentSpace(categories=25, styles=0, noise=103)
-    networks = Networks((2,), space)
+    networks = Networks((2,), space, code_outputs=space.informative)
     latents = space.draw(4, torch.Generator().manual_seed(0))
     assert networks.code_head(networks.trunk(networks.generator(latents))).shape == (4, 25)
     assert linear_sizes(networks.generator) == [(128, 512), (512, 512), (512, 512), (512, 2)]
@@ -56,7 +56,7 @@ def test_point_networks_have_the_layers_of_table_3():
 
 def test_images_of_another_size_are_refused():
     with pytest.raises(ValueError, match="32x32, not 28x28"):
-        Networks((1, 28, 28), SPACE)
+        Networks((1, 28, 28), SPACE, code_outputs=SPACE.informative)
 
 
 def test_the_prior_is_one_hot_by_uniform_by_normal():
@@ -97,7 +97,8 @@ def test_recomputed_statistics_are_those_of_the_data(networks):
 def test_an_inference_copy_leaves_training_alone_and_treats_each_image_alone(averaging):
     """It gives for a sample by itself what its networks give inside the batch that the statistics are of."""
     torch.manual_seed(0)
-    networks, random = Networks((1, 32, 32), SPACE, averaging=averaging), torch.Generator().manual_seed(0)
+    networks = Networks((1, 32, 32), SPACE, code_outputs=SPACE.informative, averaging=averaging)
+    random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         networks.generator[0].weight.mul_(3)  # the average lags behind
     images, latents = torch.rand(64, 1, 32, 32, generator=random), SPACE.draw(64, random)
@@ -118,7 +119,7 @@ def test_an_inference_copy_leaves_training_alone_and_treats_each_image_alone(ave
 
 
 def test_the_average_moves_by_its_decay_and_copies_buffers():
-    networks = Networks((1, 32, 32), SPACE, averaging=True)
+    networks = Networks((1, 32, 32), SPACE, code_outputs=SPACE.informative, averaging=True)
     average, generator = networks.averaged_generator, networks.generator
     assert average is not None
     assert networks.sampling_generator is average
