@@ -136,6 +136,14 @@ _COUNT = click.IntRange(min=0)
     default=None,
     help="Grey or RGB, for image-folder. [default: as the images are]",
 )
+@click.option(
+    "--hold-out",
+    cls=_Option,
+    heading=_DATA,
+    type=_POSITIVE_INT,
+    default=None,
+    help="Training images to keep from training, evenly spaced, to tune on. [default: none]",
+)
 @_hyperparameter("--iterations", _POSITIVE_INT, "Generator updates. Paper: 24,200 (MNIST), 50,000 (Gaussians).")
 @_hyperparameter(
     "--batch-size", click.IntRange(2, 65_536), "B. The paper does not say; 128 for images, 256 for points."
@@ -154,14 +162,6 @@ _COUNT = click.IntRange(min=0)
 @_hyperparameter(
     "--lambda", float, "λ, the weight of the information term; 0: the baseline. Paper: 0.05 (MNIST), 1.0 (Gaussians)."
 )
-@_hyperparameter("--debias/--no-debias", bool, "With or without the self term −½ W(G♯ζ, G♯ζ).")
-@_hyperparameter(
-    "--solver", click.Choice(["neural-duals", "sinkhorn"]), "Dual networks (paper), or Sinkhorn on each minibatch."
-)
-@_hyperparameter("--dual-steps", _POSITIVE_INT, "n_D, updates of the duals for each of G. Paper: 5.")
-@_hyperparameter(
-    "--dual-update", click.Choice(["sequential", "joint"]), "D2 then D4 (paper), or both in one step, which is faster."
-)
 @_hyperparameter(
     "--parametrisation",
     click.Choice(["dot-product", "normalised", "log-density"]),
@@ -171,6 +171,14 @@ _COUNT = click.IntRange(min=0)
     "--information-bound",
     click.Choice(["fenchel", "donsker-varadhan"]),
     "What Q is trained to raise: the bound (20) (paper), or its logarithmic form.",
+)
+@_hyperparameter("--debias/--no-debias", bool, "With or without the self term −½ W(G♯ζ, G♯ζ).")
+@_hyperparameter(
+    "--solver", click.Choice(["neural-duals", "sinkhorn"]), "Dual networks (paper), or Sinkhorn on each minibatch."
+)
+@_hyperparameter("--dual-steps", _POSITIVE_INT, "n_D, updates of the duals for each of G. Paper: 5.")
+@_hyperparameter(
+    "--dual-update", click.Choice(["sequential", "joint"]), "D2 then D4 (paper), or both in one step, which is faster."
 )
 @_hyperparameter("--sinkhorn-iterations", _POSITIVE_INT, "Sinkhorn iterations on each minibatch.")
 @_hyperparameter("--dual-learning-rate", float, "Of D2, D4 and the trunk. Paper: 0.0002.")
@@ -199,6 +207,7 @@ def train(
     data_dir: Path | None,
     sigma: float | None,
     channels: str | None,
+    hold_out: int | None,
     **hyperparameters: Any,
 ) -> None:
     """Train the informative Sinkhorn GAN on DATASET: mnist, gaussians, eight-gaussians or image-folder."""
@@ -219,7 +228,12 @@ def train(
         output=output or Path("runs") / dataset,
         preset=preset,
         overrides={name: value for name, value in hyperparameters.items() if value is not None},
-        data_options={"data_directory": data_dir, "sigma": sigma, "channels": int(channels) if channels else None},
+        data_options={
+            "data_directory": data_dir,
+            "sigma": sigma,
+            "channels": int(channels) if channels else None,
+            "hold_out": hold_out,
+        },
         device=device,
         schedule=Schedule(log_every, picture_every, checkpoint_every),
         resume=resume,

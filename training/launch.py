@@ -41,7 +41,7 @@ class Request:
         output: the run directory.
         preset: the preset's name; None for the default.
         overrides: hyperparameters given explicitly.
-        data_options: data_directory, sigma and channels, None where not given.
+        data_options: data_directory, sigma, channels and hold_out, None where not given.
         device: "auto", "cpu" or "cuda".
         schedule: what happens how often.
         resume: whether to continue the run at `output`.
@@ -144,7 +144,7 @@ def _resumed_settings(
 ) -> tuple[Configuration, dict[str, Any]]:
     """The settings of a run to resume, with more iterations where they are asked for."""
     given = sorted(option_of(name) for name in request.overrides if name != "iterations")
-    given += [f"--{name}" for name in ("sigma", "channels") if request.data_options[name] is not None]
+    given += [option_of(name) for name in ("sigma", "channels", "hold_out") if request.data_options[name] is not None]
     given += ["--preset"] if request.preset is not None else []
     if given:
         raise LaunchError(

@@ -57,7 +57,7 @@ def test_a_run_leaves_what_it_promises_and_names_its_categories(runs):
     run = runs["informative"]
     config = json.loads((run / "config.json").read_text())
     assert config["lambda"] == 1.5
-    assert config["data"]["options"] == {"data_directory": None, "sigma": None, "channels": None}
+    assert config["data"]["options"] == {"data_directory": None, "sigma": None, "channels": None, "hold_out": None}
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["iteration"] == 400
     assert lines[-1]["information"] > lines[0]["information"] + 0.5
@@ -79,21 +79,6 @@ def test_unreachable_labels_are_those_no_category_bears():
     dataset = open_dataset("eight-gaussians")
     named = [NamedCategory(label, 0.9, 0.1, 1.0) for label in "0123344"] + [NamedCategory("", 0.0, 0.0, 0.0)]
     assert unreachable_labels(named, dataset) == ["5", "6", "7"]
-
-
-def test_mode_coverage_of_known_cases():
-    dataset = open_dataset("gaussians")
-    points, modes = dataset.draw_labelled(20_000, torch.Generator().manual_seed(2))
-    perfect = mode_coverage(points, modes, dataset.centres, dataset.sigma)
-    assert perfect.modes == 25
-    assert perfect.high_quality == pytest.approx(0.9889, abs=0.003)
-    assert perfect.code_mode_purity == 1.0
-    permuted = mode_coverage(points, (modes * 7 + 3) % 25, dataset.centres, dataset.sigma)
-    assert permuted.code_mode_purity == 1.0
-    independent = torch.randint(25, modes.shape, generator=torch.Generator().manual_seed(3))
-    assert mode_coverage(points, independent, dataset.centres, dataset.sigma).code_mode_purity < 0.08
-    collapsed = mode_coverage(torch.zeros(100, 2), torch.zeros(100, dtype=torch.int64), dataset.centres, dataset.sigma)
-    assert (collapsed.modes, collapsed.high_quality) == (1, 1.0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Split = Literal["training", "test"]
+Split = Literal["training", "validation", "test"]
 
 
 class DatasetError(Exception):
@@ -105,7 +105,7 @@ class Dataset(Protocol):
         """Goes through one split once, in an order that never changes.
 
         Args:
-            split: "training" or "test".
+            split: "training", "test", or "validation", the training samples that were held out.
             size: Samples in a batch; the last batch may be smaller.
 
         Returns:
@@ -113,7 +113,7 @@ class Dataset(Protocol):
             of shape (batch,), or None where the data has no labels.
 
         Raises:
-            DatasetError: If `size` is not positive.
+            DatasetError: If `size` is not positive, or nothing was held out for validation.
         """
         ...
 

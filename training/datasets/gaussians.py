@@ -26,8 +26,8 @@ class Gaussians:
     sigma: float
 
     frame: ClassVar[ImageFrame | None] = None
-    _fixed_samples: ClassVar[dict[Split, int]] = {"training": 50_000, "test": 10_000}
-    _fixed_seeds: ClassVar[dict[Split, int]] = {"training": 0, "test": 1}
+    _fixed_samples: ClassVar[dict[Split, int]] = {"training": 50_000, "validation": 10_000, "test": 10_000}
+    _fixed_seeds: ClassVar[dict[Split, int]] = {"training": 0, "validation": 2, "test": 1}
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.sigma) and self.sigma > 0):
@@ -67,7 +67,7 @@ class Gaussians:
         return self.centres[components] + self.sigma * noise, components
 
     def batches(self, split: Split, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Goes through a fixed sample, 50,000 training or 10,000 test points, the same on every device.
+        """Goes through a fixed sample of 50,000 training or 10,000 other points, the same on every device.
 
         See `Dataset.batches`.
         """

@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from .dataset import ImageFrame, Split, require_positive
+from .dataset import DatasetError, ImageFrame, Split, require_positive
 
 
 class LabelledPixels(NamedTuple):
@@ -35,8 +35,9 @@ class ImageDataset:
         frame: Where the native images lie in the model's frame.
         label_names: What the labels stand for; empty where the data has none.
         training: The images that ν, the distribution to learn, is uniform on.
-        test: Held-out images.
+        test: Images for the final judgement.
         facts: Where the images came from, for `describe`.
+        validation: Training images that were held out for tuning; None without any.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ImageDataset:
     training: LabelledPixels
     test: LabelledPixels
     facts: Mapping[str, object]
+    validation: LabelledPixels | None = None
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -53,7 +55,31 @@ class ImageDataset:
 
     def to(self, device: torch.device) -> Self:
         """Returns the same images on `device`, where `draw` and `batches` then give their samples."""
-        return replace(self, training=self.training.to(device), test=self.test.to(device))
+        validation = None if self.validation is None else self.validation.to(device)
+        return replace(self, training=self.training.to(device), test=self.test.to(device), validation=validation)
+
+    def hold_out(self, count: int) -> Self:
+        """Moves training images, evenly spaced in their order, to the validation split.
+
+        Args:
+            count: How many, at least 1 and at most half of the training images.
+
+        Raises:
+            DatasetError: If it is neither.
+        """
+        pixels, labels = self.training
+        if not 1 <= count <= len(pixels) // 2:
+            raise DatasetError(
+                f"{count:,} of {len(pixels):,} training images cannot be held out. "
+                f"Hold out 1 to {len(pixels) // 2:,} with --hold-out."
+            )
+        held_out = torch.zeros(len(pixels), dtype=torch.bool, device=pixels.device)
+        held_out[torch.arange(count, device=pixels.device) * len(pixels) // count] = True
+        training, validation = (
+            LabelledPixels(pixels[chosen], None if labels is None else labels[chosen])
+            for chosen in (~held_out, held_out)
+        )
+        return replace(self, training=training, validation=validation)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Draws i.i.d. samples y ~ ν, with replacement, from the training images.
@@ -72,7 +98,12 @@ class ImageDataset:
     def batches(self, split: Split, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Goes through one split once, in its own order; see `Dataset.batches`."""
         require_positive(size)
-        pixels, labels = self.training if split == "training" else self.test
+        images = {"training": self.training, "validation": self.validation, "test": self.test}[split]
+        if images is None:
+            raise DatasetError(
+                "No training images were held out for validation. Train with --hold-out, or take the test images."
+            )
+        pixels, labels = images
         return (
             (
                 self.frame.samples(pixels[start : start + size]),
@@ -87,6 +118,7 @@ class ImageDataset:
             "name": self.name,
             **self.facts,
             "training_samples": len(self.training.pixels),
+            **({} if self.validation is None else {"validation_samples": len(self.validation.pixels)}),
             "test_samples": len(self.test.pixels),
             "sample_shape": list(self.sample_shape),
         }
