@@ -10,6 +10,7 @@ from infosink.training.algorithm import InformativeSinkhorn, Statistics
 from infosink.training.configuration import Configuration, preset_configuration
 from infosink.training.datasets import Dataset, open_dataset
 from infosink.training.ground_cost import l1
+from infosink.training.information import information_bounds
 from infosink.training.invariance import deform, invariance_information
 from infosink.training.networks import Networks, batch_norms
 from infosink.training.solvers import MinibatchSinkhorn
@@ -351,6 +352,49 @@ def test_sinkhorn_plans_are_couplings_that_favour_q():
     ignorant = MinibatchSinkhorn(settings).plans(q=torch.zeros_like(q), **arguments)
     assert column_marginal_error(informed.transport_plan) < 1e-4
     assert (informed.transport_plan * q).sum() > (ignorant.transport_plan * q).sum() + 0.5
+
+
+@pytest.mark.parametrize("parametrisation", ["dot-product", "normalised", "log-density"])
+@pytest.mark.parametrize("bound", ["fenchel", "donsker-varadhan"])
+def test_q_is_trained_on_the_bound_and_parametrisation_that_were_chosen(parametrisation, bound):
+    model = algorithm(
+        open_dataset("gaussians"), "quick", styles=2, parametrisation=parametrisation, information_bound=bound
+    )
+    settings, distribution, replay = model.settings, model.code_distribution, random()
+    z, y = settings.latent_space.draw(16, replay), model.dataset.draw(16, replay)
+    networks = copy.deepcopy(model.networks).train()
+    scores = networks.code_head(networks.trunk(y))
+    q = distribution.pairwise(z[:, : settings.latent_space.informative], scores)
+    cost = model.ground_cost(networks.generator(z), y) - settings.lambda_ * q
+    plan = sinkhorn(cost, epsilon=settings.epsilon, iterations=settings.sinkhorn_iterations).transport_plan
+    bounds = information_bounds(plan, q, distribution.log_partition(scores))
+    expected = {"fenchel": bounds.fenchel, "donsker-varadhan": bounds.donsker_varadhan}[bound]
+    weights = list(networks.code_head.parameters())
+    gradients = torch.autograd.grad(expected, weights)
+
+    statistics = model.iterate(1, random())
+    assert statistics["information"].item() == pytest.approx(expected.item(), abs=1e-5)
+    # Adam's first step is against the sign of the gradient of the loss, so with that of the bound.
+    moved = [b - a for a, b in zip(weights, model.networks.code_head.parameters(), strict=True)]
+    large = [gradient.abs() > 1e-4 for gradient in gradients]
+    assert sum(int(each.sum()) for each in large) > 100
+    for movement, gradient, where in zip(moved, gradients, large, strict=True):
+        assert torch.equal(movement[where].sign(), gradient[where].sign())
+
+
+def test_normalising_q_for_each_image_costs_the_exact_plan_nothing():
+    plain, normalised = (
+        algorithm(open_dataset("gaussians"), "quick", parametrisation=kind) for kind in ("dot-product", "normalised")
+    )
+    space = plain.settings.latent_space
+    z, scores = space.draw(16, random(1))[:, : space.informative], 3 * torch.randn(16, 25, generator=random(2))
+    cost = torch.rand(16, 16, generator=random(3))
+    plans = []
+    for model in (plain, normalised):
+        solver = MinibatchSinkhorn(preset_configuration("gaussians", "quick", sinkhorn_iterations=500))
+        q = model.code_distribution.pairwise(z, scores)
+        plans.append(solver.plans(cost=cost, q=q, real_features=scores, self_cost=None, generated=scores))
+    torch.testing.assert_close(plans[0].transport_plan, plans[1].transport_plan, atol=1e-6, rtol=1e-3)
 
 
 def test_at_the_target_the_expected_loss_is_zero():

@@ -6,6 +6,7 @@ import numpy as np
 import ot
 import pytest
 import torch
+from geomloss import SamplesLoss
 from infosink.training.ground_cost import l1, squared_l2
 from infosink.training.transport import (
     c_transform,
@@ -109,6 +110,30 @@ def test_plan_and_value_agree_with_pot(clouds):
     np.testing.assert_allclose(solution.transport_plan.numpy(), reference, atol=1e-12)
     divergence = (reference * np.log(reference * len(x) ** 2)).sum()
     assert solution.value.item() == pytest.approx((reference * cost.numpy()).sum() + epsilon * divergence, rel=1e-10)
+
+
+@pytest.mark.parametrize("ground_cost", [l1, squared_l2])
+@pytest.mark.parametrize("debias", [False, True])
+def test_value_and_gradient_agree_with_geomloss(clouds, ground_cost, debias):
+    """Its ε is annealed, so that it stops short of convergence: hence the tolerance."""
+    x, y, epsilon = clouds[0].requires_grad_(), clouds[1], 0.3
+
+    def cost(a: Tensor, b: Tensor) -> Tensor:
+        return torch.stack([ground_cost(*pair) for pair in zip(a, b, strict=True)])
+
+    reference = SamplesLoss("sinkhorn", p=1, blur=epsilon, scaling=0.99, debias=debias, cost=cost, backend="tensorized")
+    value = reference(x, y)
+    (gradient,) = torch.autograd.grad(value, x)
+
+    costs = {"cross": ground_cost(x, y), "self": ground_cost(x, x), "constant": ground_cost(y, y)}
+    solutions = {name: sinkhorn(matrix, epsilon=epsilon, iterations=2000) for name, matrix in costs.items()}
+    weights = {"cross": 1.0, "self": -0.5, "constant": -0.5} if debias else {"cross": 1.0}
+    expected = sum(weight * solutions[name].value.item() for name, weight in weights.items())
+    through_plans = sum(
+        weight * (solutions[name].transport_plan * costs[name]).sum() for name, weight in weights.items()
+    )
+    assert value.item() == pytest.approx(expected, rel=1e-4)
+    torch.testing.assert_close(gradient, torch.autograd.grad(through_plans, x)[0], atol=1e-3, rtol=0)
 
 
 def test_the_gradient_of_the_value_is_the_plan(clouds):
