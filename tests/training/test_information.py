@@ -1,11 +1,10 @@
-"""The bounds on the information, and the information plan, against closed forms."""
+"""The bounds on the information, against closed forms."""
 
 import math
 
 import pytest
 import torch
 from infosink.training.information import information_bounds, partition_penalty
-from infosink.training.transport import sinkhorn
 from torch import Tensor
 
 
@@ -69,25 +68,3 @@ def test_the_partition_penalty_cannot_overflow_and_keeps_its_gradient():
     assert torch.isfinite(penalty)
     assert (log_partitions.grad > 0).all()
     assert partition_penalty(torch.tensor([0.3]), "fenchel").item() == pytest.approx(math.exp(0.3))
-
-
-def informative_plan(cost: Tensor, epsilon: float, lambda_: float, rounds: int = 150) -> Tensor:
-    """The fixed point of: plan given Q, then Q the log density ratio of the plan (no noise, z = z1)."""
-    q = torch.zeros_like(cost)
-    for _ in range(rounds):
-        plan = sinkhorn(cost - lambda_ * q, epsilon=epsilon, iterations=30).transport_plan
-        q = (plan * plan.numel()).log()
-    return plan
-
-
-def test_two_by_two_information_plan():
-    """Diagonal ½ sigmoid(d / (ε − λ))."""
-    cost = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
-    plan = informative_plan(cost, epsilon=0.5, lambda_=0.3)
-    assert plan[0, 0].item() == pytest.approx(0.5 * 0.99330714907572, rel=1e-9)
-
-
-def test_without_noise_the_information_plan_is_the_entropic_plan_at_epsilon_minus_lambda():
-    cost = torch.rand(6, 6, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    expected = sinkhorn(cost, epsilon=0.2, iterations=5000).transport_plan
-    torch.testing.assert_close(informative_plan(cost, 0.5, 0.3), expected, atol=1e-9, rtol=1e-7)
