@@ -17,11 +17,13 @@ import click
 
 if TYPE_CHECKING:
     from infosink.training.trained_model import TrainedModel
+    from infosink.v1.model_pb2 import LatentSpace
 
     from .export import ExportedModel
+    from .meanings import Meanings
 
 _FOLDER = click.Path(path_type=Path)
-_CATEGORIES_SHOWN = 30
+_CODES_SHOWN = 30
 _LONGEST_MESSAGE = 400
 _DISTRIBUTIONS = {
     "torch": "torch",
@@ -46,11 +48,11 @@ def main(run: Path, output: Path | None, name: str | None, data_dir: Path | None
     """Make a training RUN into gen.onnx and q.onnx, which a server loads.
 
     RUN is a directory of infosink-train. The files describe themselves: the meaning of every category is worked out
-    here, from the training data. Both are compared with PyTorch, and written only if they agree: to 1e-5, or to four
-    times PyTorch's own float32 error where that is larger.
+    here, from the training data; that of every style is what infosink-evaluate found. Both are compared with PyTorch,
+    and written only if they agree: to 1e-5, or to four times PyTorch's own float32 error where that is larger.
 
     \b
-    infosink-export runs/mnist
+    infosink-evaluate runs/mnist && infosink-export runs/mnist
     infosink-export runs/mnist -o models --name digits
     """  # noqa: D301  # \b is click's sign for lines to keep
     missing = [distribution for module, distribution in _DISTRIBUTIONS.items() if find_spec(module) is None]
@@ -75,14 +77,27 @@ def main(run: Path, output: Path | None, name: str | None, data_dir: Path | None
             check_request(directory, name=name, licence=licence)
             _report("reading the run and naming its categories")
             model = load_trained_model(opened, data_dir)
-            exported = export_model(model, directory, name=name, licence=licence, report=_report)
+            meanings, unmeasured = _read_meanings(run, model)
+            exported = export_model(model, directory, name=name, licence=licence, meanings=meanings, report=_report)
     except RunDirectoryError as error:
         # What does not fit is a list of many lines.
         raise click.ClickException(textwrap.shorten(str(error), _LONGEST_MESSAGE)) from error
     except (DatasetError, ExportError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    for line in _summary(model, exported, licence):
+    for line in _summary(model, exported, unmeasured, licence):
         click.echo(line)
+
+
+def _read_meanings(run: Path, model: TrainedModel) -> tuple[Meanings | None, str]:
+    """What the codes mean and, where no evaluation says it, why not and what to do."""
+    from infosink.training.evaluation.record import EvaluationError
+
+    from .meanings import read_meanings
+
+    try:
+        return read_meanings(run, model), ""
+    except EvaluationError as error:
+        return None, _printable(textwrap.shorten(str(error), _LONGEST_MESSAGE))
 
 
 @contextmanager
@@ -107,7 +122,7 @@ def _report(stage: str) -> None:
     click.echo(f"{stage} ...", err=True)
 
 
-def _summary(model: TrainedModel, exported: ExportedModel, licence: str) -> Iterator[str]:
+def _summary(model: TrainedModel, exported: ExportedModel, unmeasured: str, licence: str) -> Iterator[str]:
     from infosink.training.labelling import unreachable_labels
 
     from .metadata import UNSTATED_LICENCE
@@ -115,23 +130,44 @@ def _summary(model: TrainedModel, exported: ExportedModel, licence: str) -> Iter
     total = model.configuration.iterations
     yield f"Checkpoint of iteration {model.iteration:,} of {total:,}, SHA-256 {model.checkpoint_sha256[:12]}..."
     yield ""
-    yield "category  label         share of it  of the data  read back"
-    for index, category in enumerate(model.categories[:_CATEGORIES_SHOWN]):
-        yield (
-            f"{index:8}  {_printable(category.label)[:12] or '(no sample)':12}  {category.label_share:11.1%}  "
-            f"{category.sample_share:11.1%}  {category.recovery:9.1%}"
-        )
-    if (hidden := len(model.categories) - _CATEGORIES_SHOWN) > 0:
-        yield f"... and {hidden} more"
+    yield from _category_table(exported.latent_space)
     if missing := unreachable_labels(model.categories, model.dataset):
-        shown = ", ".join(_printable(label) for label in missing[:_CATEGORIES_SHOWN])
-        yield f"No category bears: {shown}{', ...' if len(missing) > _CATEGORIES_SHOWN else ''}"
+        shown = ", ".join(_printable(label) for label in missing[:_CODES_SHOWN])
+        yield f"No category bears: {shown}{', ...' if len(missing) > _CODES_SHOWN else ''}"
     yield ""
+    if unmeasured:
+        yield f"Styles keep their plain names, and agreement is unknown: {unmeasured}"
+        yield ""
+    elif exported.latent_space.styles:
+        yield from _style_table(exported.latent_space)
+        yield ""
     yield from exported.parity.lines()
     yield f"Licence of the weights: {licence or f'{UNSTATED_LICENCE} (state one with --licence)'}"
     for path in (exported.generator_path, exported.encoder_path):
         yield f"{click.format_filename(path)}  {path.stat().st_size / 1e6:.1f} MB"
     yield f"Next: infosink-serve --model {shlex.quote(click.format_filename(exported.generator_path))}"
+
+
+def _category_table(latent_space: LatentSpace) -> Iterator[str]:
+    categories = latent_space.categories
+    judged = any(category.HasField("agreement") for category in categories)
+    yield f"category  label         share of it  of the data  read back{'  agreement' if judged else ''}"
+    for index, category in enumerate(categories[:_CODES_SHOWN]):
+        agreement = f"{category.agreement:.1%}" if category.HasField("agreement") else "-"
+        yield (
+            f"{index:8}  {_printable(category.label)[:12] or '(no sample)':12}  {category.label_share:11.1%}  "
+            f"{category.sample_share:11.1%}  {category.recovery:9.1%}{f'  {agreement:>9}' if judged else ''}"
+        )
+    if (hidden := len(categories) - _CODES_SHOWN) > 0:
+        yield f"... and {hidden} more"
+
+
+def _style_table(latent_space: LatentSpace) -> Iterator[str]:
+    yield "   style  name          meaning"
+    for index, style in enumerate(latent_space.styles[:_CODES_SHOWN], start=1):
+        yield f"{index:8}  {style.name[:12]:12}  {style.meaning or 'none found'}"
+    if (hidden := len(latent_space.styles) - _CODES_SHOWN) > 0:
+        yield f"... and {hidden} more"
 
 
 def _printable(text: str) -> str:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from infosink.training.code_distribution import make_code_distribution
 from infosink.training.trained_model import TrainedModel
+from infosink.v1.model_pb2 import LatentSpace
 from onnx import ModelProto, helper
 
 from .contents import check_contents
 from .errors import ExportError
 from .graphs import encoder_graph, generator_graph
-from .metadata import Role, check_labels, check_licence, check_name, metadata
+from .meanings import Meanings, plain_meanings
+from .metadata import Role, check_labels, check_licence, check_name, latent_space_message, metadata
 from .parity import Parity, measure_parity
 from .replacement import replace_files
 
@@ -30,11 +32,13 @@ class ExportedModel:
     Attributes:
         generator_path: gen.onnx.
         encoder_path: q.onnx.
+        latent_space: as both describe it.
         parity: how far both are from PyTorch.
     """
 
     generator_path: Path
     encoder_path: Path
+    latent_space: LatentSpace
     parity: Parity
 
 
@@ -64,6 +68,7 @@ def export_model(
     *,
     name: str | None = None,
     licence: str = "",
+    meanings: Meanings | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> ExportedModel:
     """Writes gen.onnx and q.onnx, after a comparison with PyTorch that both must pass.
@@ -77,6 +82,7 @@ def export_model(
         directory: where to write; made if missing.
         name: what a server calls the model by default; the data set's name unless given.
         licence: of the weights, as an SPDX identifier; empty for none stated.
+        meanings: of the codes, where they were measured, see read_meanings.
         report: told of each stage as it begins.
 
     Raises:
@@ -85,15 +91,16 @@ def export_model(
     name = model.dataset.name if name is None else name
     check_request(directory, name=name, licence=licence)
     check_labels(model.categories)
-    latent_space, sample_shape = model.configuration.latent_space, model.dataset.sample_shape
+    latent_space = latent_space_message(model, plain_meanings(model) if meanings is None else meanings)
+    sample_shape = model.dataset.sample_shape
     report("tracing the networks")
-    generator = generator_graph(model.networks, latent_space, sample_shape)
+    generator = generator_graph(model.networks, model.configuration.latent_space, sample_shape)
     encoder = encoder_graph(model.networks, make_code_distribution(model.configuration), sample_shape)
     report("comparing with PyTorch")
     parity = measure_parity(model, generator, encoder)
     graphs: dict[Role, ModelProto] = {"generator": generator, "encoder": encoder}
     for role, graph in graphs.items():
-        properties = metadata(model, role, name=name, licence=licence, parity_json=parity.to_json())
+        properties = metadata(model, latent_space, role, name=name, licence=licence, parity_json=parity.to_json())
         helper.set_model_props(graph, properties)
         check_contents(graph, directory)
     report(f"writing {ENCODER_FILE} and {GENERATOR_FILE}")
@@ -102,7 +109,7 @@ def export_model(
         replace_files(directory, {name: graph.SerializeToString(deterministic=True) for name, graph in files.items()})
     except OSError as error:
         raise _unwritable(directory, error) from error
-    return ExportedModel(directory / GENERATOR_FILE, directory / ENCODER_FILE, parity)
+    return ExportedModel(directory / GENERATOR_FILE, directory / ENCODER_FILE, latent_space, parity)
 
 
 def _unwritable(directory: Path, error: OSError) -> ExportError:

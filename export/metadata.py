@@ -1,4 +1,7 @@
-"""What a model file says of itself: ten strings in its `metadata_props`, each prefixed `infosink.`."""
+"""What a model file says of itself: ten strings in its `metadata_props`, each prefixed `infosink.`.
+
+Readers ignore fields that they do not know: an optional one may be added without another schema version.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from google.protobuf.message import Message
 from infosink.training.datasets import Dataset
 from infosink.training.labelling import NamedCategory
 from infosink.training.trained_model import TrainedModel
-from infosink.v1.model_pb2 import Category, ImageSpace, LatentSpace, PointSpace, SampleSpace, Style
+from infosink.v1.model_pb2 import Category, ImageSpace, LatentSpace, PointSpace, SampleSpace
 
 from .errors import ExportError
+from .meanings import Meanings
 
 SCHEMA_VERSION = "1"
 Role = Literal["generator", "encoder"]
@@ -70,11 +74,32 @@ def check_labels(categories: Iterable[NamedCategory]) -> None:
             )
 
 
-def metadata(model: TrainedModel, role: Role, *, name: str, licence: str, parity_json: str) -> dict[str, str]:
+def latent_space_message(model: TrainedModel, meanings: Meanings) -> LatentSpace:
+    """The latent space of a model, with what its codes mean."""
+    return LatentSpace(
+        categories=[
+            Category(
+                label=category.label,
+                label_share=category.label_share,
+                sample_share=category.sample_share,
+                recovery=category.recovery,
+                agreement=agreement,
+            )
+            for category, agreement in zip(model.categories, meanings.agreement, strict=True)
+        ],
+        styles=meanings.styles,
+        noise_dimensions=model.configuration.noise,
+    )
+
+
+def metadata(
+    model: TrainedModel, latent_space: LatentSpace, role: Role, *, name: str, licence: str, parity_json: str
+) -> dict[str, str]:
     """The metadata of one file.
 
     Args:
         model: that the file was made from.
+        latent_space: see latent_space_message.
         role: which of its two files this is.
         name: what a server calls the model by default.
         licence: of the weights; empty for none stated.
@@ -85,7 +110,7 @@ def metadata(model: TrainedModel, role: Role, *, name: str, licence: str, parity
         "role": role,
         "name": name,
         "data_set": model.dataset.name,
-        "latent_space": _json(_latent_space(model)),
+        "latent_space": _json(latent_space),
         "sample_space": _json(_sample_space(model.dataset)),
         "checkpoint_sha256": model.checkpoint_sha256,
         "config": model.configuration.to_json(),
@@ -93,22 +118,6 @@ def metadata(model: TrainedModel, role: Role, *, name: str, licence: str, parity
         "licence": licence or UNSTATED_LICENCE,
     }
     return {f"infosink.{key}": value for key, value in sorted(values.items())}
-
-
-def _latent_space(model: TrainedModel) -> LatentSpace:
-    return LatentSpace(
-        categories=[
-            Category(
-                label=category.label,
-                label_share=category.label_share,
-                sample_share=category.sample_share,
-                recovery=category.recovery,
-            )
-            for category in model.categories
-        ],
-        styles=[Style(name=f"style {index + 1}") for index in range(model.configuration.styles)],
-        noise_dimensions=model.configuration.noise,
-    )
 
 
 def _sample_space(dataset: Dataset) -> SampleSpace:

@@ -1,7 +1,8 @@
 """What a model file says of itself: its metadata, read and checked.
 
 A file carries its description in ONNX `metadata_props`, ten strings prefixed `infosink.`; `latent_space` and
-`sample_space` are the JSON of the messages of those names, in which unknown fields are ignored.
+`sample_space` are the JSON of the messages of those names, in which unknown fields are ignored: an optional field may
+be added without another schema version.
 """
 
 import json
@@ -218,9 +219,9 @@ def _flaw(model: Model) -> str | None:
             all(
                 0 <= share <= 1
                 for category in latents.categories
-                for share in (category.label_share, category.sample_share, category.recovery)
+                for share in (category.label_share, category.sample_share, category.recovery, category.agreement)
             ),
-            "a label_share, sample_share or recovery is not in [0, 1]",
+            "a label_share, sample_share, recovery or agreement is not in [0, 1]",
         ),
         (samples.WhichOneof("kind"), "its sample space is neither image nor point"),
         (

@@ -104,7 +104,7 @@ def _print(path: Path, codes: "InferredCodes", row: int, space: "LatentSpace") -
         table.add_row(str(index), printable(space.categories[index].label), f"{probability[index]:.3f}", bar)
     output.print(table)
     for style, mean, std in zip(space.styles, codes.style_mean[row], codes.style_std[row], strict=True):
-        meaning = f" ({printable(style.meaning)})" if style.meaning else ""
         output.print(
-            f"  {printable(style.name)}{meaning}: mean {mean:+.2f}, standard deviation {std:.2f}", soft_wrap=True
+            f"  {printable(style.meaning or style.name)}: mean {mean:+.2f}, standard deviation {std:.2f}",
+            soft_wrap=True,
         )

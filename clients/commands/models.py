@@ -9,8 +9,9 @@ from .options import TEXT, Connection, connection_options
 from .report import console, print_json
 
 if TYPE_CHECKING:
-    from infosink.v1.model_pb2 import SampleSpace
+    from infosink.v1.model_pb2 import LatentSpace, SampleSpace
     from infosink.v1.sampling_service_pb2 import ServedModel
+    from rich.table import Table
 
 _CHECKPOINT_DIGITS = 12
 
@@ -79,18 +80,30 @@ def _print_model(served: "ServedModel") -> None:
     }
     for name, value in facts.items():
         output.print(f"{name}: {printable(value)}", soft_wrap=True)
-    categories = Table("category", "label", "label share", "sample share", "recovery", box=None)
-    for index, category in enumerate(model.latent_space.categories):
-        shares = (category.label_share, category.sample_share, category.recovery)
-        categories.add_row(str(index), printable(category.label), *(f"{share:.3f}" for share in shares))
     output.print()
-    output.print(categories)
+    output.print(_category_table(model.latent_space))
     if model.latent_space.styles:
         styles = Table("style", "name", "meaning", box=None)
         for index, style in enumerate(model.latent_space.styles, start=1):
-            styles.add_row(str(index), printable(style.name), printable(style.meaning) or "not measured")
+            styles.add_row(str(index), printable(style.name), printable(style.meaning) or "none found")
         output.print()
         output.print(styles)
+
+
+def _category_table(space: "LatentSpace") -> "Table":
+    from rich.table import Table
+
+    judged = any(category.HasField("agreement") for category in space.categories)
+    table = Table("category", "label", "label share", "sample share", "recovery", box=None)
+    if judged:
+        table.add_column("agreement")
+    for index, category in enumerate(space.categories):
+        shares = (category.label_share, category.sample_share, category.recovery)
+        cells = [str(index), printable(category.label), *(f"{share:.3f}" for share in shares)]
+        if judged:
+            cells.append(f"{category.agreement:.3f}" if category.HasField("agreement") else "-")
+        table.add_row(*cells)
+    return table
 
 
 def _sample_size(space: "SampleSpace") -> str:

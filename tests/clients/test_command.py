@@ -206,7 +206,7 @@ def seven(folder: Path, client: Client) -> np.ndarray:
 def test_codes_are_read_from_a_file(infosink: Run, client: Client, seven: np.ndarray) -> None:
     text = infosink("infer", "seven.png").stdout
     assert "seven.png: label 7 (category 3, probability 0." in text
-    assert "slant (slant, rank correlation 0.91): mean " in text
+    assert "  slant, rank correlation 0.91: mean " in text
     (image,) = json.loads(infosink("infer", "seven.png", "--json").stdout)["images"]
     expected = client.infer(seven[np.newaxis])
     assert (image["image"], image["label"], image["category"]) == ("seven.png", "7", 3)
@@ -348,6 +348,22 @@ def test_one_model_is_shown_whole(infosink: Run, client: Client) -> None:
     assert served["infers_codes"] is True
     assert [category["label"] for category in served["model"]["latent_space"]["categories"]] == ["0", "1", "1", "7"]
     assert infosink("models", "mnist").exit_code == 4
+
+
+def test_agreement_is_shown_where_it_was_measured(infosink: Run, careless: Start) -> None:
+    """Of the two categories one was judged, and never took its label."""
+    assert "agreement" not in infosink("models", "images").stdout
+
+    def judged(served: v1.ServedModel) -> None:
+        served.model.latent_space.categories[1].agreement = 0
+
+    server = careless(describe=judged)
+    heading, first, second = infosink("models", "m", "--server", server).stdout.splitlines()[9:12]
+    assert re.search(r"recovery +agreement *$", heading)
+    assert re.search(r"^ *0 .* 0\.000 +- *$", first)
+    assert re.search(r"^ *1 .* 0\.000 +0\.000 *$", second)
+    latent_space = json.loads(infosink("models", "m", "--json", "--server", server).stdout)["model"]["latent_space"]
+    assert [category.get("agreement") for category in latent_space["categories"]] == [None, 0]
 
 
 def test_the_servers_text_is_printed_as_it_is(infosink: Run, careless: Start) -> None:

@@ -36,15 +36,25 @@ class Silent:
 
 
 @pytest.fixture(scope="session")
-def gaussians_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the 25 Gaussians, with an averaged generator; no style codes."""
-    path = tmp_path_factory.mktemp("runs") / "gaussians"
-    settings = preset_configuration("gaussians", "quick", iterations=3, batch_size=64, averaging=0.9)
-    run, dataset = RunDirectory.create(path), open_dataset("gaussians")
-    options = {"data_directory": None, "sigma": None, "channels": None}
-    run.write_configuration(settings, {"options": options, "facts": dataset.describe()})
-    Trainer(run, settings, dataset, torch.device("cpu")).train(Schedule(), Silent(), lambda: False)
-    return path
+def train_on_gaussians(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a run on the 25 Gaussians with the given settings."""
+
+    def train(**changes: Any) -> Path:
+        path = tmp_path_factory.mktemp("runs") / "gaussians"
+        settings = preset_configuration("gaussians", "quick", **changes)
+        run, dataset = RunDirectory.create(path), open_dataset("gaussians")
+        options = {"data_directory": None, "sigma": None, "channels": None}
+        run.write_configuration(settings, {"options": options, "facts": dataset.describe()})
+        Trainer(run, settings, dataset, torch.device("cpu")).train(Schedule(), Silent(), lambda: False)
+        return path
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def gaussians_run(train_on_gaussians: Callable[..., Path]) -> Path:
+    """A run with an averaged generator; no style codes."""
+    return train_on_gaussians(iterations=3, batch_size=64, averaging=0.9)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from infosink.export.command import main
 from infosink.export.export import ExportedModel
+from infosink.training.evaluation.record import Evaluation
 from infosink.training.trained_model import TrainedModel
 from safetensors.torch import load_file, save_file
 
@@ -44,7 +45,14 @@ def copied_run(gaussians_run: Path, tmp_path: Path) -> Path:
 def test_a_run_is_exported_with_the_same_bytes_by_another_process(
     copied_run: Path, gaussians: TrainedModel, gaussians_files: ExportedModel, tmp_path: Path
 ) -> None:
-    """The fixture's files were made in this process, from the same checkpoint at another place."""
+    """The fixture's files were made in this process, from the same checkpoint at another place.
+
+    An evaluation of another checkpoint changes nothing but what is said.
+    """
+    stale = Evaluation(
+        checkpoint_sha256="0" * 64, run={}, split="test", samples=100, seed=0, measures={}, environment={}
+    )
+    (copied_run / "evaluation.json").write_text(stale.to_json())
     before = sorted(copied_run.iterdir())
     made = tmp_path / "new folder" / "models"
     finished = subprocess.run(
@@ -69,6 +77,10 @@ def test_a_run_is_exported_with_the_same_bytes_by_another_process(
     unlabelled = sum(not category.label for category in gaussians.categories)
     assert sum("(no sample)" in line for line in table) == unlabelled > 0
     assert any(line.startswith("Largest differences from PyTorch: category_probability ") for line in lines)
+    assert (
+        f"Styles keep their plain names, and agreement is unknown: {copied_run / 'evaluation.json'} is of another "
+        "checkpoint than the run's: make it again with infosink-evaluate"
+    ) in lines
     assert "Licence of the weights: MIT" in lines
     assert f"{made / 'q.onnx'}  2.2 MB" in lines
     assert lines[-1] == f"Next: infosink-serve --model '{made / 'gen.onnx'}'"

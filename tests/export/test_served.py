@@ -14,7 +14,8 @@ import pytest
 import torch
 from infosink.export.errors import ExportError
 from infosink.export.export import ExportedModel, export_model
-from infosink.export.metadata import metadata
+from infosink.export.meanings import plain_meanings
+from infosink.export.metadata import latent_space_message, metadata
 from infosink.serving.errors import StartupError
 from infosink.serving.model_file import describe
 from infosink.serving.served_model import load_model
@@ -109,8 +110,9 @@ def test_export_and_server_agree_on_the_longest_name_and_label(gaussians: Traine
     for model, longer in ((labelled(label + "x"), name), (labelled(label), name + "n")):
         with pytest.raises(ExportError):
             export_model(model, tmp_path, name=longer)
+        latent_space = latent_space_message(model, plain_meanings(model))
         with pytest.raises(StartupError, match=r"its name|a label is longer"):
-            describe(metadata(model, "generator", name=longer, licence="", parity_json="{}"), tmp_path)
+            describe(metadata(model, latent_space, "generator", name=longer, licence="", parity_json="{}"), tmp_path)
 
 
 def tensor(values: npt.NDArray[np.float32]) -> Tensor:

@@ -32,6 +32,7 @@ def category(**fields: object) -> str:
     return json.dumps({"categories": [{"label": "0"}, fields], "noise_dimensions": 3})
 
 
+NO_SHARE = "a label_share, sample_share, recovery or agreement is not in"
 METADATA = {
     "newer schema": ({"schema_version": "2"}, ["schema version 2", "newer than 1", "upgrade infosink"]),
     "schema no number": ({"schema_version": "one"}, ['schema version "one"', "export it again"]),
@@ -55,9 +56,10 @@ METADATA = {
         {"latent_space": json.dumps({"categories": [{}], "styles": [{}] * 257})},
         ["257 styles", "256"],
     ),
-    "share over 1": ({"latent_space": category(label_share=1.01)}, ["label_share, sample_share or recovery", "[0, 1]"]),
-    "negative share": ({"latent_space": category(sample_share=-0.1)}, ["label_share, sample_share or recovery"]),
-    "recovery NaN": ({"latent_space": category(recovery="NaN")}, ["label_share, sample_share or recovery"]),
+    "share over 1": ({"latent_space": category(label_share=1.01)}, [NO_SHARE, "[0, 1]"]),
+    "negative share": ({"latent_space": category(sample_share=-0.1)}, [NO_SHARE]),
+    "recovery NaN": ({"latent_space": category(recovery="NaN")}, [NO_SHARE]),
+    "agreement over 1": ({"latent_space": category(agreement=1.01)}, [NO_SHARE]),
     "control characters": (
         {"latent_space": '{"styles": "\\u001b[31m"}'},
         ["unreadable infosink.latent_space", "\ufffd"],

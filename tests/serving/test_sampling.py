@@ -281,6 +281,7 @@ def test_models_are_listed_first_one_first(stub: SamplingServiceStub) -> None:
     assert [one.infers_codes for one in served] == [True, True, False]
     assert [category.label for category in served[0].model.latent_space.categories] == ["0", "1", "1", "7"]
     assert served[0].model.latent_space.categories[0].label_share == 0.97
+    assert not any(category.HasField("agreement") for category in served[0].model.latent_space.categories)
     assert served[0].model.latent_space.styles[0].meaning == "slant, rank correlation 0.91"
     assert served[0].model.sample_space.image.padding_left == 1
     assert served[0].model.licence == "Apache-2.0"

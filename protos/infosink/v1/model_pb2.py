@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17infosink/v1/model.proto\x12\x0binfosink.v1\"v\n\x0bLatentSpace\x12)\n\ncategories\x18\x01 \x03(\x0b\x32\x15.infosink.v1.Category\x12\"\n\x06styles\x18\x02 \x03(\x0b\x32\x12.infosink.v1.Style\x12\x18\n\x10noise_dimensions\x18\x03 \x01(\r\"V\n\x08\x43\x61tegory\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0blabel_share\x18\x02 \x01(\x01\x12\x14\n\x0csample_share\x18\x03 \x01(\x01\x12\x10\n\x08recovery\x18\x04 \x01(\x01\"&\n\x05Style\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07meaning\x18\x02 \x01(\t\"i\n\x0bSampleSpace\x12(\n\x05image\x18\x01 \x01(\x0b\x32\x17.infosink.v1.ImageSpaceH\x00\x12(\n\x05point\x18\x02 \x01(\x0b\x32\x17.infosink.v1.PointSpaceH\x00\x42\x06\n\x04kind\"\xcd\x01\n\nImageSpace\x12\x10\n\x08\x63hannels\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x13\n\x0bpadding_top\x18\x04 \x01(\r\x12\x14\n\x0cpadding_left\x18\x05 \x01(\r\x12\x16\n\x0epadding_bottom\x18\x06 \x01(\r\x12\x15\n\rpadding_right\x18\x07 \x01(\r\x12\x12\n\nbackground\x18\x08 \x01(\r\x12\x0f\n\x07minimum\x18\t \x01(\x02\x12\x0f\n\x07maximum\x18\n \x01(\x02\" \n\nPointSpace\x12\x12\n\ndimensions\x18\x01 \x01(\r\"\xdd\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61ta_set\x18\x02 \x01(\t\x12.\n\x0clatent_space\x18\x03 \x01(\x0b\x32\x18.infosink.v1.LatentSpace\x12.\n\x0csample_space\x18\x04 \x01(\x0b\x32\x18.infosink.v1.SampleSpace\x12\x19\n\x11\x63heckpoint_sha256\x18\x05 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x06 \x01(\t\x12\x13\n\x0bparity_json\x18\x07 \x01(\t\x12\x0f\n\x07licence\x18\x08 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17infosink/v1/model.proto\x12\x0binfosink.v1\"v\n\x0bLatentSpace\x12)\n\ncategories\x18\x01 \x03(\x0b\x32\x15.infosink.v1.Category\x12\"\n\x06styles\x18\x02 \x03(\x0b\x32\x12.infosink.v1.Style\x12\x18\n\x10noise_dimensions\x18\x03 \x01(\r\"|\n\x08\x43\x61tegory\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0blabel_share\x18\x02 \x01(\x01\x12\x14\n\x0csample_share\x18\x03 \x01(\x01\x12\x10\n\x08recovery\x18\x04 \x01(\x01\x12\x16\n\tagreement\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_agreement\"&\n\x05Style\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07meaning\x18\x02 \x01(\t\"i\n\x0bSampleSpace\x12(\n\x05image\x18\x01 \x01(\x0b\x32\x17.infosink.v1.ImageSpaceH\x00\x12(\n\x05point\x18\x02 \x01(\x0b\x32\x17.infosink.v1.PointSpaceH\x00\x42\x06\n\x04kind\"\xcd\x01\n\nImageSpace\x12\x10\n\x08\x63hannels\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x13\n\x0bpadding_top\x18\x04 \x01(\r\x12\x14\n\x0cpadding_left\x18\x05 \x01(\r\x12\x16\n\x0epadding_bottom\x18\x06 \x01(\r\x12\x15\n\rpadding_right\x18\x07 \x01(\r\x12\x12\n\nbackground\x18\x08 \x01(\r\x12\x0f\n\x07minimum\x18\t \x01(\x02\x12\x0f\n\x07maximum\x18\n \x01(\x02\" \n\nPointSpace\x12\x12\n\ndimensions\x18\x01 \x01(\r\"\xdd\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61ta_set\x18\x02 \x01(\t\x12.\n\x0clatent_space\x18\x03 \x01(\x0b\x32\x18.infosink.v1.LatentSpace\x12.\n\x0csample_space\x18\x04 \x01(\x0b\x32\x18.infosink.v1.SampleSpace\x12\x19\n\x11\x63heckpoint_sha256\x18\x05 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x06 \x01(\t\x12\x13\n\x0bparity_json\x18\x07 \x01(\t\x12\x0f\n\x07licence\x18\x08 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,15 +34,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LATENTSPACE']._serialized_start=40
   _globals['_LATENTSPACE']._serialized_end=158
   _globals['_CATEGORY']._serialized_start=160
-  _globals['_CATEGORY']._serialized_end=246
-  _globals['_STYLE']._serialized_start=248
-  _globals['_STYLE']._serialized_end=286
-  _globals['_SAMPLESPACE']._serialized_start=288
-  _globals['_SAMPLESPACE']._serialized_end=393
-  _globals['_IMAGESPACE']._serialized_start=396
-  _globals['_IMAGESPACE']._serialized_end=601
-  _globals['_POINTSPACE']._serialized_start=603
-  _globals['_POINTSPACE']._serialized_end=635
-  _globals['_MODEL']._serialized_start=638
-  _globals['_MODEL']._serialized_end=859
+  _globals['_CATEGORY']._serialized_end=284
+  _globals['_STYLE']._serialized_start=286
+  _globals['_STYLE']._serialized_end=324
+  _globals['_SAMPLESPACE']._serialized_start=326
+  _globals['_SAMPLESPACE']._serialized_end=431
+  _globals['_IMAGESPACE']._serialized_start=434
+  _globals['_IMAGESPACE']._serialized_end=639
+  _globals['_POINTSPACE']._serialized_start=641
+  _globals['_POINTSPACE']._serialized_end=673
+  _globals['_MODEL']._serialized_start=676
+  _globals['_MODEL']._serialized_end=897
 # @@protoc_insertion_point(module_scope)

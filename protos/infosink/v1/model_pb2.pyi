@@ -17,16 +17,18 @@ class LatentSpace(_message.Message):
     def __init__(self, categories: _Optional[_Iterable[_Union[Category, _Mapping]]] = ..., styles: _Optional[_Iterable[_Union[Style, _Mapping]]] = ..., noise_dimensions: _Optional[int] = ...) -> None: ...
 
 class Category(_message.Message):
-    __slots__ = ("label", "label_share", "sample_share", "recovery")
+    __slots__ = ("label", "label_share", "sample_share", "recovery", "agreement")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     LABEL_SHARE_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_SHARE_FIELD_NUMBER: _ClassVar[int]
     RECOVERY_FIELD_NUMBER: _ClassVar[int]
+    AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     label: str
     label_share: float
     sample_share: float
     recovery: float
-    def __init__(self, label: _Optional[str] = ..., label_share: _Optional[float] = ..., sample_share: _Optional[float] = ..., recovery: _Optional[float] = ...) -> None: ...
+    agreement: float
+    def __init__(self, label: _Optional[str] = ..., label_share: _Optional[float] = ..., sample_share: _Optional[float] = ..., recovery: _Optional[float] = ..., agreement: _Optional[float] = ...) -> None: ...
 
 class Style(_message.Message):
     __slots__ = ("name", "meaning")
