@@ -48,7 +48,12 @@ def draw(gaussians: tuple[TrainedModel, TrainedModel], mnist: tuple[TrainedModel
 
 
 def category_order(model: TrainedModel) -> list[int]:
-    """The categories by the label each came to mean, the purer first; those without a label last."""
+    """The categories by the label each came to mean, the purer first; those without a label last.
+
+    The categories of a baseline mean nothing to its generator: they keep their order.
+    """
+    if model.configuration.lambda_ == 0:
+        return list(range(model.configuration.categories))
     ranks = {label: rank for rank, label in enumerate(model.dataset.label_names)}
     named = model.categories
     return sorted(
@@ -60,7 +65,7 @@ def category_order(model: TrainedModel) -> list[int]:
 def category_names(model: TrainedModel) -> list[str]:
     """What to write beside the categories in that order: their labels, or a dash where one has none.
 
-    The categories of a baseline mean nothing to its generator: they get their indices.
+    Those of a baseline get their indices.
     """
     order = category_order(model)
     if model.configuration.lambda_ == 0:
