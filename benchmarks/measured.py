@@ -69,29 +69,34 @@ def compare(
 ) -> dict[str, list[dict[str, float]]]:
     """Every variant at every seed, kept in OUTPUT.json as they are done; those found there are not done again.
 
+    The file may hold variants and seeds beyond those asked for; each run keeps the commit it was made at.
+
     Args:
         variants: settings by the variant's name.
         base: settings that all share, the data set's name and preset among them.
         seeds: of the runs.
         output: without suffix.
-        origin: the provenance of a new file.
+        origin: the provenance of the runs.
     """
     path = output.with_suffix(".json")
     done = json.loads(path.read_text()) if path.exists() else {"settings": base, "variants": variants, **origin}
-    if (done["settings"], done["variants"]) != (base, variants):
+    known = done["variants"] | variants
+    if done["settings"] != base or any(known[name] != settings for name, settings in done["variants"].items()):
         raise SystemExit(f"{path} was made with other settings: name another --output")
+    done["variants"] = known
     runs = done.setdefault("runs", {})
+    seeds = list(seeds)
     for seed in seeds:
         for name, overrides in variants.items():
             if f"{name}, seed {seed}" in runs:
                 continue
             found = measured_run(Configuration.from_mapping(base | overrides | {"seed": seed}))
-            runs[f"{name}, seed {seed}"] = found
+            runs[f"{name}, seed {seed}"] = found | {"commit": origin["commit"]}
             print(f"{name}, seed {seed}: {json.dumps(found)}", flush=True)
             partial = path.with_suffix(".partial")
             partial.write_text(json.dumps(done, indent=1) + "\n")
             partial.replace(path)
-    return {name: [runs[key] for key in runs if key.startswith(f"{name}, seed ")] for name in variants}
+    return {name: [runs[f"{name}, seed {seed}"] for seed in seeds] for name in variants}
 
 
 def table(found: dict[str, list[dict[str, float]]], columns: dict[str, str], first: str) -> str:

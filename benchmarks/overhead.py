@@ -3,7 +3,8 @@
 usage: python benchmarks/overhead.py [--rounds 5] [--iterations 4] [--output docs/overhead]
 
 Three variants take turns, so that a busy machine slows all of them: λ as in the preset; λ = 0, where
-Q still learns as an observer; and no Q at all, its head replaced by a constant. Leaves OUTPUT.json
+Q still learns as an observer; and no Q at all, its head replaced by a constant, and with the Sinkhorn
+solver the trunk too, which nothing but Q needs there. Leaves OUTPUT.json
 with the median time of each and the ratios. About five minutes on two cores.
 """
 
@@ -25,16 +26,16 @@ from provenance import provenance
 from torch import Tensor, nn
 
 
-class NoScores(nn.Module):
-    """In place of Q's head: zeros, for the price of making them."""
+class Constant(nn.Module):
+    """In place of a network: zeros, for the price of making them."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
         self.zeros = nn.Parameter(torch.zeros(outputs))
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """Zeros, (batch, outputs)."""
-        return self.zeros.expand(len(features), -1)
+        return self.zeros.expand(len(inputs), -1)
 
 
 def variants(name: str, solver: str) -> dict[str, InformativeSinkhorn]:
@@ -45,7 +46,9 @@ def variants(name: str, solver: str) -> dict[str, InformativeSinkhorn]:
         settings = preset_configuration(name, "paper", solver=solver, **overrides)
         networks = make_networks(settings, dataset.sample_shape)
         if variant == "no Q":
-            networks.code_head = NoScores(settings.latent_space.informative)
+            networks.code_head = Constant(settings.latent_space.informative)
+            if solver == "sinkhorn":
+                networks.trunk = Constant(1)
         made[variant] = InformativeSinkhorn(networks, dataset, settings)
     return made
 
