@@ -90,7 +90,8 @@ def require_configuration(header: dict[str, Any], settings: Configuration) -> No
     differing = sorted(name for name in present if name != "iterations" and present[name] != written[name])
     if differing:
         raise CheckpointMismatchError(
-            f"config.json is not what it was when the checkpoint was written: {', '.join(differing)} changed"
+            f"config.json is not what it was when the checkpoint was written: {', '.join(differing)} changed; "
+            "put it back as it was"
         )
 
 
