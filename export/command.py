@@ -84,7 +84,7 @@ def main(run: Path, output: Path | None, name: str | None, data_dir: Path | None
         raise click.ClickException(textwrap.shorten(str(error), _LONGEST_MESSAGE)) from error
     except (DatasetError, ExportError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    for line in _summary(model, exported, unmeasured, licence):
+    for line in _summary(model, exported, meanings.measured_on if meanings else "", unmeasured, licence):
         click.echo(line)
 
 
@@ -122,7 +122,9 @@ def _report(stage: str) -> None:
     click.echo(f"{stage} ...", err=True)
 
 
-def _summary(model: TrainedModel, exported: ExportedModel, unmeasured: str, licence: str) -> Iterator[str]:
+def _summary(
+    model: TrainedModel, exported: ExportedModel, measured_on: str, unmeasured: str, licence: str
+) -> Iterator[str]:
     from infosink.training.labelling import unreachable_labels
 
     from .metadata import UNSTATED_LICENCE
@@ -140,6 +142,9 @@ def _summary(model: TrainedModel, exported: ExportedModel, unmeasured: str, lice
         yield ""
     elif exported.latent_space.styles:
         yield from _style_table(exported.latent_space)
+        yield ""
+    if measured_on:
+        yield f"Agreement and the meanings of styles were measured by infosink-evaluate on {measured_on}."
         yield ""
     yield from exported.parity.lines()
     yield f"Licence of the weights: {licence or f'{UNSTATED_LICENCE} (state one with --licence)'}"

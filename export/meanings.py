@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ class Meanings(NamedTuple):
 
     agreement: list[float | None]  # of each category; None where it was not measured
     styles: list[Style]
+    measured_on: str = ""  # what the evaluation looked at, in words; empty where there was none
 
 
 def plain_meanings(model: TrainedModel) -> Meanings:
@@ -50,16 +50,20 @@ def read_meanings(run: Path, model: TrainedModel) -> Meanings:
             f"{run / FILE_NAME} is of another checkpoint than the run's: make it again with infosink-evaluate"
         )
     try:
-        return Meanings(_agreement(evaluation, model), _styles(evaluation, model))
-    except (TypeError, ValueError) as error:
+        agreement, styles = _agreement(evaluation, model), _styles(evaluation, model)
+    except ValueError as error:
         raise EvaluationError(f"{run / FILE_NAME} is damaged: {error}; make it again with infosink-evaluate") from error
+    if all(share is None for share in agreement) and not any(style.meaning for style in styles):
+        return Meanings(agreement, styles)
+    measured_on = f"{evaluation.samples:,} samples, beside real ones of the {evaluation.split} split"
+    return Meanings(agreement, styles, measured_on)
 
 
 def _agreement(evaluation: Evaluation, model: TrainedModel) -> list[float | None]:
-    found = [_mapping(category, "category") for category in evaluation.categories]
-    if [category.get("label") for category in found] != [category.label for category in model.categories]:
+    found = evaluation.categories
+    if [category["label"] for category in found] != [category.label for category in model.categories]:
         raise ValueError("its categories are not the model's")
-    return [_share(category["agreement"]) if "agreement" in category else None for category in found]
+    return [category.get("agreement") for category in found]
 
 
 def _styles(evaluation: Evaluation, model: TrainedModel) -> list[Style]:
@@ -67,26 +71,15 @@ def _styles(evaluation: Evaluation, model: TrainedModel) -> list[Style]:
         return plain_meanings(model).styles
     if len(evaluation.styles) != model.configuration.styles:
         raise ValueError(f"it has {len(evaluation.styles)} styles, the model {model.configuration.styles}")
-    found = [_mapping(style, "style") for style in evaluation.styles]
-    return [Style(name=_text(style, "name"), meaning=_text(style, "meaning", empty=True)) for style in found]
+    return [
+        Style(name=_text(style, "name"), meaning=_text(style, "meaning", empty=True)) for style in evaluation.styles
+    ]
 
 
-def _mapping(value: Any, kind: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"a {kind} is no object")
-    return value
-
-
-def _share(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError("an agreement is not in [0, 1]")
-    return float(value)
-
-
-def _text(style: Mapping[str, Any], attribute: str, *, empty: bool = False) -> str:
+def _text(style: dict[str, Any], attribute: str, *, empty: bool = False) -> str:
     """A line that a file and a terminal can take; printable text has no lone surrogate, which is not UTF-8."""
-    text = style.get(attribute)
-    if not isinstance(text, str) or not text.isprintable() or len(text.encode()) > _LONGEST_TEXT:
+    text: str = style[attribute]
+    if not text.isprintable() or len(text.encode()) > _LONGEST_TEXT:
         raise ValueError(f"the {attribute} of a style is not one line of at most {_LONGEST_TEXT} bytes")
     if not text.strip() and not (empty and text == ""):
         raise ValueError(f"the {attribute} of a style is blank")

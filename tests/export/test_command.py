@@ -50,7 +50,13 @@ def test_a_run_is_exported_with_the_same_bytes_by_another_process(
     An evaluation of another checkpoint changes nothing but what is said.
     """
     stale = Evaluation(
-        checkpoint_sha256="0" * 64, run={}, split="test", samples=100, seed=0, measures={}, environment={}
+        checkpoint_sha256="0" * 64,
+        run=gaussians.configuration.to_mapping() | {"iteration": 1},
+        split="test",
+        samples=100,
+        seed=0,
+        measures={},
+        environment={},
     )
     (copied_run / "evaluation.json").write_text(stale.to_json())
     before = sorted(copied_run.iterdir())

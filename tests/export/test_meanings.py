@@ -24,7 +24,12 @@ from infosink.training.run_directory import RunDirectory
 from infosink.training.trained_model import TrainedModel, load_trained_model
 from infosink.v1.model_pb2 import LatentSpace, Style
 
-SLANT = {"name": "slant", "meaning": "slant, rank correlation 0.91", "correlation": {}, "partial_correlation": {}}
+SLANT = {
+    "name": "slant",
+    "meaning": "slant, partial rank correlation 0.91",
+    "correlation": {},
+    "partial_correlation": {},
+}
 NOT_FOUND = {"name": "style 2", "meaning": "", "correlation": {}, "partial_correlation": {}}
 
 
@@ -103,11 +108,16 @@ def test_the_table_shows_what_the_codes_mean(finished: subprocess.CompletedProce
     assert [end and end[1] for end in ends] == ["-", "99.0%", "98.0%"]
     styles = lines.index("   style  name          meaning")
     assert lines[styles + 1 : styles + 4] == [
-        "       1  slant         slant, rank correlation 0.91",
+        "       1  slant         slant, partial rank correlation 0.91",
         "       2  style 2       none found",
         "",
     ]
     assert "plain names" not in finished.stdout
+
+
+def test_the_summary_says_what_the_meanings_were_measured_on(finished: subprocess.CompletedProcess[str]) -> None:
+    measured = "Agreement and the meanings of styles were measured by infosink-evaluate on 100 samples, "
+    assert f"{measured}beside real ones of the test split." in finished.stdout.splitlines()
 
 
 @pytest.mark.parametrize("file", ["gen.onnx", "q.onnx"])
@@ -115,7 +125,7 @@ def test_both_files_state_it(finished: subprocess.CompletedProcess[str], styled_
     latent_space = described(styled_run / file)
     assert agreement(latent_space) == [None, 0.99, 0.98]
     assert list(latent_space.styles) == [
-        Style(name="slant", meaning="slant, rank correlation 0.91"),
+        Style(name="slant", meaning="slant, partial rank correlation 0.91"),
         Style(name="style 2"),
     ]
 
@@ -129,12 +139,12 @@ def test_a_server_and_its_clients_pass_it_on(address: str) -> None:
     text = ask("styled")
     assert re.search(r"recovery +agreement", text)
     assert re.search(r"^ *1 .* 0\.990 *$", text, re.MULTILINE)
-    assert re.search(r"^ *1 +slant +slant, rank correlation 0\.91 *$", text, re.MULTILINE)
+    assert re.search(r"^ *1 +slant +slant, partial rank correlation 0\.91 *$", text, re.MULTILINE)
     assert re.search(r"^ *2 +style 2 +none found *$", text, re.MULTILINE)
     assert "correlation 0.91; " in ask()
     latent_space = json.loads(ask("styled", "--json"))["model"]["latent_space"]
     assert [category.get("agreement") for category in latent_space["categories"]] == [None, 0.99, 0.98]
-    assert latent_space["styles"][0] == {"name": "slant", "meaning": "slant, rank correlation 0.91"}
+    assert latent_space["styles"][0] == {"name": "slant", "meaning": "slant, partial rank correlation 0.91"}
 
 
 # What is read, of images
@@ -150,7 +160,7 @@ def test_meanings_of_images_are_read(mnist: TrainedModel, tmp_path: Path) -> Non
     found = read_meanings(written(tmp_path, mnist), mnist)
     assert found.agreement == expected_agreement(mnist)
     assert found.agreement.count(None) == 2
-    assert found.styles == [Style(name="slant", meaning="slant, rank correlation 0.91"), Style(name="style 2")]
+    assert found.styles == [Style(name="slant", meaning="slant, partial rank correlation 0.91"), Style(name="style 2")]
     assert read_meanings(written(tmp_path, mnist, styles=[]), mnist).styles == plain_meanings(mnist).styles
 
 
@@ -213,7 +223,7 @@ def test_a_server_takes_the_longest_meanings_of_the_most_styles(gaussians: Train
     settings = dataclasses.replace(gaussians.configuration, styles=100)
     model = dataclasses.replace(gaussians, configuration=settings)
     longest = {"name": "ü" * 64, "meaning": "ü" * 64}
-    meanings = read_meanings(written(tmp_path, model, styles=[longest] * 100), model)
+    meanings = read_meanings(written(tmp_path, model, styles=[SLANT | longest] * 100), model)
     message = latent_space_message(model, meanings)
     properties = metadata(model, message, "generator", name="m", licence="", parity_json="{}")
     assert describe(properties, tmp_path).latent_space.styles[99] == Style(**longest)

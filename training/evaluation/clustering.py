@@ -33,7 +33,8 @@ def cluster_agreement(category: Tensor, label: Tensor) -> ClusterAgreement:
     A category is paired with one label at most, and a label with one category. With more
     categories than labels, the samples of categories left over therefore count as wrong; with
     fewer, those of the labels left over. Purity has no such rule: it rises with the number of
-    categories, and is to be read next to it.
+    categories, to 1 where each sample has its own, and never falls below the share of the most
+    frequent label, which one category for everything reaches. It is to be read next to both.
 
     Args:
         category: of each sample, (count,) int64.

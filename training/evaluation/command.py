@@ -24,7 +24,7 @@ _DISTRIBUTIONS = {
 
 @click.command(
     context_settings={"show_default": True, "max_content_width": 110, "help_option_names": ["-h", "--help"]},
-    epilog="Ctrl-C stops an evaluation and leaves the earlier one as it was.",
+    epilog="Ctrl-C stops the evaluation of a run and leaves its earlier one as it was.",
 )
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=_FOLDER)
 @click.option("--seeds", is_flag=True, help="Show mean, deviation and extremes over several RUNs.")
@@ -65,7 +65,8 @@ def evaluate(
     RUN is a directory of infosink-train. Writes evaluation.json, evaluation.md and evaluation/*.png into it.
 
     With --seeds, RUNs that differ in their seed only are summed up, those without an up-to-date evaluation being
-    evaluated first.
+    evaluated first; so is a --baseline. An evaluation that was made with other options is replaced only in a RUN that
+    is named alone.
 
     \b
     infosink-evaluate runs/mnist --baseline runs/mnist-without-information
@@ -88,7 +89,7 @@ def evaluate(
     try:
         _run(list(runs), seeds, baseline, output, data_dir, (split, samples, seed, inception_weights))
     except KeyboardInterrupt:
-        click.echo("\nError: interrupted; the earlier evaluation, if any, is as it was", err=True)
+        click.echo("\nError: interrupted; evaluations that were finished stay, every other run is as it was", err=True)
         raise SystemExit(130) from None
 
 

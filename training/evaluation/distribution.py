@@ -22,7 +22,10 @@ _PLAN_MINIBATCHES = 5  # each is solved to convergence, which takes seconds
 def clustering(subject: Subject, findings: Findings) -> None:
     """Q's category against the label, over all of the split."""
     if not subject.model.dataset.label_names:
-        findings.notes.append("The data has no labels: nothing can be asked for by label, or compared with one.")
+        findings.notes.append(
+            "The data has no labels: nothing can be asked for by label or compared with one, and there is no "
+            "classifier to judge it."
+        )
         return
     categories, labels = [], []
     for samples, label in subject.model.dataset.batches(subject.options.split, BATCH):
@@ -30,6 +33,7 @@ def clustering(subject: Subject, findings: Findings) -> None:
             categories.append(_category(subject, samples))
             labels.append(label)
     agreement = cluster_agreement(torch.cat(categories), torch.cat(labels))
+    findings.counted("clustering", real_samples=sum(map(len, labels)))
     findings.measured("clustering", agreement._asdict())
 
 
@@ -44,6 +48,7 @@ def codes(subject: Subject, findings: Findings) -> None:
         count,
         subject.random("codes"),
     )
+    findings.counted("codes", generated_samples=count)
     findings.measured("codes", {"information": reading.information, "recovery": reading.recovery})
     for category, recovery in zip(findings.categories, reading.recovery_by_category, strict=True):
         category["recovery"] = recovery
@@ -72,12 +77,14 @@ def spread(subject: Subject, findings: Findings) -> None:
         }
         for samples, category in ((generated, asked), (training, _category(subject, training)))
     )
+    findings.counted("quality", generated_for_spread=len(generated), real_for_spread=len(real))
     findings.measured("quality", found, reference)
 
 
 def plan(subject: Subject, findings: Findings) -> None:
     """The transport plan's side."""
     measured = measure_plans(subject.model, _PLAN_MINIBATCHES, subject.random("plan"))
+    findings.counted("plan", minibatches=_PLAN_MINIBATCHES, samples_each=subject.model.configuration.batch_size)
     findings.measured("plan", measured._asdict())
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import NamedTuple
 
+import torch
+
 from ..trained_model import TrainedModel
 from . import distribution, images, pictures, points
-from .classifier import IndependentClassifier
+from .classifier import FEATURES, IndependentClassifier
 from .pictures import Picture
 from .record import Evaluation
 from .subject import Findings, Options, Subject, prepare
@@ -74,6 +77,16 @@ def evaluate(
     progress("drawing samples", 0.0)
     subject = prepare(model, options, classifier)
     of_images = model.dataset.frame is not None
+    if of_images and len(model.dataset.label_names) == 1:
+        findings.notes.append(
+            "The data has one label only, so that there is no classifier: agreement, label constancy and the distances "
+            "in its features were not measured."
+        )
+    if classifier is not None and len(subject.real) <= FEATURES:
+        findings.notes.append(
+            f"The Fréchet distance is of {len(subject.real)} real images in {FEATURES} dimensions, where more than "
+            f"{FEATURES} are needed for a covariance of full rank: it is biased far upwards."
+        )
     stages = _IMAGES if of_images else _POINTS
     for index, (text, measure) in enumerate(stages):
         progress(text, index / (len(stages) + 1))
@@ -90,9 +103,11 @@ def environment() -> dict[str, str]:
     return {
         "infosink": version("infosink"),
         "torch": version("torch"),
+        "numpy": version("numpy"),
         "scipy": version("scipy"),
         "scikit-learn": version("scikit-learn"),
         "machine": platform.machine(),
+        "threads": str(torch.get_num_threads()),
     }
 
 
@@ -101,12 +116,16 @@ def _evaluation(subject: Subject, findings: Findings, baseline: Evaluation | Non
     return Evaluation(
         checkpoint_sha256=model.checkpoint_sha256,
         run=model.configuration.to_mapping() | {"iteration": model.iteration},
+        # As JSON gives it back, which has no tuples.
+        data=json.loads(json.dumps(model.dataset.describe())),
         split=options.split,
         samples=options.samples,
         seed=options.seed,
         classifier=None
         if classifier is None
         else {"sha256": classifier.sha256, "test_accuracy": classifier.test_accuracy},
+        inception_sha256=options.inception_sha256,
+        counts=findings.counts,
         measures=findings.measures,
         reference=findings.reference,
         by_label=findings.by_label,

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from .agreement import label_agreement
 from .inception import inception_distance
-from .morphology import Morphometrics
+from .morphology import Morphometrics, why_no_strokes
 from .quality import frechet_distance, manifold_coverage
-from .styles import digit_constancy, measure_styles, variation_ratio
+from .styles import SWEEPS, StyleMeasurement, digit_constancy, measure_styles, unnamed_styles, variation_ratio
 from .subject import BATCH, Findings, Subject
 
 _NEIGHBOURS = 5
@@ -37,6 +37,7 @@ def agreement(subject: Subject, findings: Findings) -> None:
     for category, share in zip(findings.categories, found.by_category, strict=True):
         if math.isfinite(share):
             category["agreement"] = share
+    findings.counted("agreement", generated_samples=int(found.seen.sum()))
     real = _real_agreement(subject)
     findings.measured(
         "agreement",
@@ -47,7 +48,11 @@ def agreement(subject: Subject, findings: Findings) -> None:
 
 @torch.no_grad()
 def quality(subject: Subject, findings: Findings) -> None:
-    """Distances in the classifier's feature space, and training images in the generated ones' place."""
+    """Distances in the classifier's feature space, and training images in the generated ones' place.
+
+    The classifier was trained on those too, and parts them from images that it never saw: they are what a generator
+    that copies the training data scores, no neutral floor.
+    """
     if subject.classifier is None:
         return
     count = len(subject.real)
@@ -68,6 +73,18 @@ def quality(subject: Subject, findings: Findings) -> None:
         }
         for features in (generated, training)
     )
+    dimension = real.shape[1]
+    if count <= dimension:
+        findings.notes.append(
+            f"The Fréchet distance is of {count} images, whose covariance in {dimension} features is singular: "
+            f"more than {dimension} are needed for a number that means something."
+        )
+    findings.counted(
+        "quality",
+        generated_samples=count,
+        real_samples=count,
+        manifold_samples=min(count, _MANIFOLD_SAMPLES),
+    )
     findings.measured("quality", found, reference)
 
 
@@ -79,6 +96,7 @@ def inception(subject: Subject, findings: Findings) -> None:
     real, generated, training = (
         _native(subject, images) for images in (subject.real, subject.generated[:count], subject.training)
     )
+    findings.counted("quality", generated_for_inception=len(generated), real_for_inception=len(real))
     findings.measured(
         "quality",
         {"inception_distance": inception_distance(real, generated, weights)},
@@ -87,14 +105,14 @@ def inception(subject: Subject, findings: Findings) -> None:
 
 
 def styles(subject: Subject, findings: Findings) -> None:
-    """What each style code does to the strokes, and what it leaves alone."""
+    """What each style code does to the strokes, where the real images are strokes, and what it leaves alone."""
     latent_space, random = subject.model.configuration.latent_space, subject.random("styles")
     if not latent_space.styles:
         return
     if len(subject.latents) <= latent_space.informative + 1:
         findings.notes.append(f"{len(subject.latents)} samples are too few to tell the style codes apart.")
         return
-    for index, style in enumerate(measure_styles(subject.generated, subject.latents, latent_space)):
+    for index, style in enumerate(_shapes(subject, findings)):
         found: dict[str, Any] = {
             "name": style.name,
             "meaning": style.meaning,
@@ -106,11 +124,25 @@ def styles(subject: Subject, findings: Findings) -> None:
         if (ratio := variation_ratio(subject.generate, latent_space, index, random)) is not None:
             found["variation_ratio"] = ratio
         findings.styles.append(found)
-    partial = [style["partial_correlation"] for style in findings.styles]
-    findings.measured("style", {name: max(abs(each[name]) for each in partial) for name in Morphometrics._fields})
+    findings.counted("style", generated_samples=len(subject.latents), sweeps_of_each=SWEEPS)
+    for name in Morphometrics._fields:
+        if values := [abs(style["partial_correlation"][name]) for style in findings.styles if style["correlation"]]:
+            findings.measured("style", {name: max(values)})
     for name in ("constancy", "variation_ratio"):
         if values := [style[name] for style in findings.styles if name in style]:
             findings.measured("style", {name: sum(values) / len(values)})
+
+
+def _shapes(subject: Subject, findings: Findings) -> list[StyleMeasurement]:
+    """What each style code does to the shape of strokes; nothing where the real images are none."""
+    latent_space = subject.model.configuration.latent_space
+    if (reason := why_no_strokes(subject.real)) is None:
+        return measure_styles(subject.generated, subject.latents, latent_space)
+    findings.notes.append(
+        "The style codes are neither compared with slant, width, height and ink nor named by them: these are measured "
+        f"on bright strokes on a dark ground, and the real images are none, as {reason}."
+    )
+    return unnamed_styles(latent_space)
 
 
 def _native(subject: Subject, images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 _NO_EXTENT = 1e-9  # square pixels: a variance below it is rounding
+_GROUND = 0.5  # of the pixels: more than this share is dark where strokes lie on a dark ground
 
 
 class Morphometrics(NamedTuple):
@@ -61,3 +62,19 @@ def morphometrics(images: Tensor) -> Morphometrics:
         height=row_variance.sqrt(),
         ink=ink.mean(dim=(1, 2)),
     )
+
+
+def why_no_strokes(images: Tensor) -> str | None:
+    """Why images are no bright strokes on a dark ground; None where they may be.
+
+    Strokes are grey, all channels alike, and leave more than half of all pixels below mid-grey.
+    The moments of anything else would still be numbers, and mislead: dark strokes on a white ground
+    seem to lean the other way, and in a photograph "ink" is brightness.
+
+    Args:
+        images: real ones, (count, channels, height, width), in [-1, 1].
+    """
+    if not images.eq(images[:, :1]).all():
+        return "they are coloured"
+    dark = float((images < 0).double().mean())
+    return None if dark > _GROUND else f"only {dark:.0%} of their pixels are darker than mid-grey"

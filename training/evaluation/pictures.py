@@ -45,10 +45,10 @@ def of_images(subject: Subject, evaluation: Evaluation) -> Iterator[Picture]:
     if evaluation.confusion and len(dataset.label_names) <= _ROWS:
         png = confusion_matrix(torch.tensor(evaluation.confusion), list(dataset.label_names))
         yield Picture("confusion.png", "The label asked for against the one that the classifier saw, % of a row.", png)
-    if evaluation.styles:
-        panels = {f"λ = {evaluation.run['lambda']:g}": evaluation.styles}
-        if evaluation.baseline and evaluation.baseline["styles"]:
-            panels[f"baseline, λ = {evaluation.baseline['run']['lambda']:g}"] = evaluation.baseline["styles"]
+    panels = {f"λ = {evaluation.run['lambda']:g}": evaluation.styles}
+    if evaluation.baseline:
+        panels[f"baseline, λ = {evaluation.baseline['run']['lambda']:g}"] = evaluation.baseline["styles"]
+    if panels := {title: styles for title, styles in panels.items() if styles and styles[0]["partial_correlation"]}:
         caption = "Rank correlations of style codes and image moments, partial on the category and the other codes."
         yield Picture("styles.png", caption, correlation_heatmap(panels))
     yield from _traversals(subject, evaluation, titles, bearing)

@@ -21,6 +21,7 @@ def modes(subject: Subject, findings: Findings) -> None:
     def measured(samples: Tensor, categories: Tensor) -> dict[str, float]:
         return mode_coverage(samples, categories, mixture.centres, mixture.sigma)._asdict()
 
+    findings.counted("modes", generated_samples=count)
     findings.measured("modes", measured(subject.generated[:count], asked), measured(points, components))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from .measures import DIRECTION_SIGNS, GROUPS, Measure, present
 from .pictures import Picture
+from .provenance import baseline_in_words, provenance
 from .record import Evaluation
 
 _ABSENT = "–"
@@ -23,7 +24,8 @@ def markdown(evaluation: Evaluation, name: str, pictures: list[Picture]) -> str:
     """
     parts = [
         f"# Evaluation of {cell(name)}\n",
-        _provenance(evaluation),
+        provenance(evaluation) + "\n",
+        *([baseline_in_words(evaluation) + "\n"] if evaluation.baseline else []),
         *_headline(evaluation),
         *(section for group, title in GROUPS.items() for section in _group(evaluation, group, title)),
         *_labels(evaluation),
@@ -31,7 +33,7 @@ def markdown(evaluation: Evaluation, name: str, pictures: list[Picture]) -> str:
         *_styles(evaluation),
     ]
     if evaluation.notes:
-        parts.append("## What was not measured\n\n" + "\n".join(f"- {cell(note)}" for note in evaluation.notes) + "\n")
+        parts.append("## Notes\n\n" + "\n".join(f"- {cell(note)}" for note in evaluation.notes) + "\n")
     if pictures:
         parts.append("## Pictures\n")
         parts += [
@@ -73,22 +75,6 @@ def cell(text: str) -> str:
     return printable.replace("|", "\\|").replace("<", "&lt;")
 
 
-def _provenance(evaluation: Evaluation) -> str:
-    run = evaluation.run
-    text = (
-        f"{run['dataset']}, preset {run['preset']}, {run['solver']}, ε = {run['epsilon']:g}, λ = {run['lambda']:g}, "
-        f"seed {run['seed']}, iteration {run['iteration']:,} of {run['iterations']:,}. "
-        f"Real samples of the {evaluation.split} split, {evaluation.samples:,} generated, evaluation seed "
-        f"{evaluation.seed}. Checkpoint SHA-256 {evaluation.checkpoint_sha256[:12]}…"
-    )
-    if evaluation.classifier:
-        text += (
-            f" The independent classifier, SHA-256 {evaluation.classifier['sha256'][:12]}…, "
-            f"is right on {evaluation.classifier['test_accuracy']:.2%} of the test images."
-        )
-    return text + "\n"
-
-
 def _headline(evaluation: Evaluation) -> Iterator[str]:
     shown = columns(evaluation)
     yield "## Headline\n"
@@ -102,6 +88,12 @@ def _headline(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.by_label:
         worst = min(evaluation.by_label, key=evaluation.by_label.__getitem__)
         yield f"The worst label is {cell(worst)}.\n"
+    if evaluation.classifier and evaluation.reference:
+        yield (
+            "Real data in its place are training images, but for agreement, where they are the "
+            f"{evaluation.split} split's own. The classifier learned from the training images too, and its features "
+            "tell them from others: what is compared in these features has no neutral floor there.\n"
+        )
 
 
 def _group(evaluation: Evaluation, group: str, title: str) -> Iterator[str]:
@@ -123,6 +115,9 @@ def _group(evaluation: Evaluation, group: str, title: str) -> Iterator[str]:
             for measure in measures
         ),
     )
+    if counts := evaluation.counts.get(group):
+        told_counts = (f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items())
+        yield f"Counts: {', '.join(told_counts)}.\n"
 
 
 def _labels(evaluation: Evaluation) -> Iterator[str]:
@@ -159,10 +154,11 @@ def _styles(evaluation: Evaluation) -> Iterator[str]:
         if styles:
             names = list(styles[0]["correlation"])
             yield f"## Style codes{suffix}\n"
-            yield (
-                "Spearman's rank correlation with each morphometric, and in brackets the partial one, "
-                "given the category and the other codes.\n"
-            )
+            if names:
+                yield (
+                    "Spearman's rank correlation with each morphometric, and in brackets the partial one, "
+                    "given the category and the other codes.\n"
+                )
             yield table(
                 ["code", "meaning", *names, "label constancy", "variation ratio"],
                 (

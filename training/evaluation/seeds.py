@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .measures import DIRECTION_SIGNS, Measure, present
+from .provenance import data_in_words, judge_in_words, run_in_words
 from .record import Evaluation, EvaluationError
 from .report import cell, table
 
@@ -25,6 +26,7 @@ class Spread(NamedTuple):
     minimum: float
     maximum: float
     runs: int  # that have the measure
+    all_runs: int  # that were named
 
 
 def require_seeds_only(paths: list[Path], runs: list[dict[str, Any]]) -> None:
@@ -67,6 +69,7 @@ def over_seeds(evaluations: list[Evaluation]) -> list[Spread]:
             min(values),
             max(values),
             len(values),
+            len(evaluations),
         )
         for measure in present(*(evaluation.measures for evaluation in evaluations))
         if (values := [each.measures[measure.name] for each in evaluations if measure.name in each.measures])
@@ -83,6 +86,9 @@ def to_json(names: list[str], evaluations: list[Evaluation]) -> str:
             {"name": name, "seed": each.run["seed"], "checkpoint_sha256": each.checkpoint_sha256}
             for name, each in zip(names, evaluations, strict=True)
         ],
+        "data": shared.data,
+        "classifier": shared.classifier,
+        "inception_sha256": shared.inception_sha256,
         "split": shared.split,
         "samples": shared.samples,
         "seed": shared.seed,
@@ -108,10 +114,13 @@ def markdown(names: list[str], evaluations: list[Evaluation]) -> str:
     return "\n".join(
         [
             f"# {len(evaluations)} seeds of {cell(run['dataset'])}, λ = {run['lambda']:g}\n",
-            f"Runs {', '.join(map(cell, names))}, seeds {seeds}: preset {run['preset']}, {run['solver']}, "
-            f"ε = {run['epsilon']:g}, {run['iteration']:,} iterations each. Real samples of the {shared.split} split, "
-            f"{shared.samples:,} generated, evaluation seed {shared.seed}. Every run named is counted. The standard "
-            "deviation is over runs (n − 1). The worst run is the minimum where ↑ is better, the maximum where ↓ is.\n",
+            f"Runs {', '.join(map(cell, names))}, seeds {seeds}: {run_in_words(run)}, iteration "
+            f"{run['iteration']:,} of {run['iterations']:,} each. {data_in_words(shared.data)}Real samples of the "
+            f"{shared.split} split, {shared.samples:,} generated, evaluation seed {shared.seed}."
+            f"{judge_in_words(shared)}\n",
+            "Every run named is counted, but a run where a measure is undefined is left out of it: runs then says "
+            f"how many of the {len(evaluations)} it is of. The standard deviation is over runs (n − 1). "
+            "The worst run is the minimum where ↑ is better, the maximum where ↓ is.\n",
             table(
                 ["", "better", "mean", "standard deviation", "minimum", "maximum", "runs", "definition"],
                 ([*row(spread), spread.measure.definition] for spread in over_seeds(evaluations)),
@@ -123,15 +132,17 @@ def markdown(names: list[str], evaluations: list[Evaluation]) -> str:
 def row(spread: Spread) -> list[str]:
     """A measure over runs, for people."""
     measure = spread.measure
-    deviation = "–" if math.isnan(spread.standard_deviation) else measure.written(spread.standard_deviation)
+    # A mean of whole numbers is not one.
+    averaged = measure._replace(form=measure.form.replace(".0f", ".2f"))
+    deviation = "–" if math.isnan(spread.standard_deviation) else averaged.written(spread.standard_deviation)
     return [
         measure.title,
         DIRECTION_SIGNS[measure.better],
-        measure.written(spread.mean),
+        averaged.written(spread.mean),
         deviation,
         measure.written(spread.minimum),
         measure.written(spread.maximum),
-        str(spread.runs),
+        str(spread.runs) if spread.runs == spread.all_runs else f"{spread.runs} of {spread.all_runs}",
     ]
 
 

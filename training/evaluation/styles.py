@@ -18,6 +18,8 @@ Generate = Callable[[Tensor], Tensor]
 
 # Half of full agreement, Cohen's (1988) "large" effect: the least at which an eye that follows a sweep sees the name.
 NAMING_CORRELATION = 0.5
+# Of each style: what its constancy and its variation are averaged over.
+SWEEPS = 200
 # Of what a rank varies by: what is left below it is rounding.
 _NO_VARIATION = 1e-9
 # The 5 % and 95 % quantiles of each variable's own prior.
@@ -37,8 +39,8 @@ class StyleMeasurement(NamedTuple):
     """What one style code does to the shape of a sample, by morphometric."""
 
     name: str  # the morphometric it earned, else "style 1" and so on
-    meaning: str  # "slant, rank correlation 0.91", else empty
-    correlation: dict[str, float]  # Spearman's
+    meaning: str  # "slant, partial rank correlation 0.91", else empty
+    correlation: dict[str, float]  # Spearman's; empty where no shape was measured
     partial_correlation: dict[str, float]  # Spearman's, given the other codes
 
 
@@ -76,16 +78,19 @@ def measure_styles(samples: Tensor, latents: Tensor, latent_space: LatentSpace) 
         others = np.concatenate([category, np.delete(style, index, axis=1)], axis=1)
         correlation.append(_correlations(style[:, index], shape, np.ones((len(shape), 1))))
         partial.append(_correlations(style[:, index], shape, others))
-    names = _names(partial)
-    return [
-        StyleMeasurement(
-            name=names.get(index, f"style {index + 1}"),
-            meaning=f"{names[index]}, rank correlation {partial[index][names[index]]:.2f}" if index in names else "",
-            correlation=correlation[index],
-            partial_correlation=partial[index],
-        )
-        for index in range(latent_space.styles)
+    measured = [
+        style._replace(correlation=correlation[index], partial_correlation=partial[index])
+        for index, style in enumerate(unnamed_styles(latent_space))
     ]
+    for index, name in _names(partial).items():
+        meaning = f"{name}, partial rank correlation {partial[index][name]:.2f}"
+        measured[index] = measured[index]._replace(name=name, meaning=meaning)
+    return measured
+
+
+def unnamed_styles(latent_space: LatentSpace) -> list[StyleMeasurement]:
+    """The styles by their numbers, "style 1" and so on, where no shape can be measured."""
+    return [StyleMeasurement(f"style {index + 1}", "", {}, {}) for index in range(latent_space.styles)]
 
 
 @torch.no_grad()
@@ -96,7 +101,7 @@ def digit_constancy(
     style: int,
     random: torch.Generator,
     *,
-    sweeps: int = 200,
+    sweeps: int = SWEEPS,
     steps: int = 11,
 ) -> float:
     """The share of a sweep's images whose label, by the classifier, is that of the image in its middle.
@@ -130,7 +135,7 @@ def digit_constancy(
 
 @torch.no_grad()
 def variation_ratio(
-    generate: Generate, latent_space: LatentSpace, style: int, random: torch.Generator, *, sweeps: int = 200
+    generate: Generate, latent_space: LatentSpace, style: int, random: torch.Generator, *, sweeps: int = SWEEPS
 ) -> float | None:
     """How far a sweep of one style moves the sample, over how far a sweep of a noise variable does.
 

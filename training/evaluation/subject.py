@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,13 @@ class Options:
     seed: int = 0
     inception_weights: Path | None = None
 
+    @cached_property
+    def inception_sha256(self) -> str | None:
+        """Of the file of weights, in hexadecimal; None without one."""
+        return (
+            None if self.inception_weights is None else hashlib.sha256(self.inception_weights.read_bytes()).hexdigest()
+        )
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -48,8 +57,9 @@ class Subject:
         generate: latents (n, dimension) to samples.
         latents: drawn from the prior, (samples, dimension).
         generated: their samples.
-        real: of the split, as many as were generated or all there are, drawn without replacement.
-        training: of the training data, as many as there are real ones: they stand for a perfect generator.
+        real: of the split, as many as were generated, or as the split or the training data has, if that is fewer; drawn
+            without replacement.
+        training: of the training data, as many as there are real ones: they stand for a generator that copies them.
     """
 
     model: TrainedModel
@@ -79,9 +89,12 @@ def prepare(model: TrainedModel, options: Options, classifier: IndependentClassi
         return torch.cat([generator(batch) for batch in torch.split(latents, BATCH)])
 
     latents = model.configuration.latent_space.draw(options.samples, stream(options.seed, "evaluation: samples"))
-    real = draw_real(model.dataset, options.split, options.samples, stream(options.seed, "evaluation: real samples"))
-    training = draw_real(model.dataset, "training", len(real), stream(options.seed, "evaluation: training samples"))
-    return Subject(model, options, classifier, generate, latents, generate(latents), real, training)
+    real, training = (
+        draw_real(model.dataset, split, options.samples, stream(options.seed, f"evaluation: {purpose}"))
+        for split, purpose in ((options.split, "real samples"), ("training", "training samples"))
+    )
+    count = min(len(real), len(training))
+    return Subject(model, options, classifier, generate, latents, generate(latents), real[:count], training[:count])
 
 
 def draw_real(dataset: Dataset, split: Split, count: int, random: torch.Generator) -> Tensor:
@@ -98,6 +111,7 @@ def draw_real(dataset: Dataset, split: Split, count: int, random: torch.Generato
 class Findings:
     """What has been found so far; see `record.Evaluation` for each."""
 
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
     measures: dict[str, float] = field(default_factory=dict)
     reference: dict[str, float] = field(default_factory=dict)
     by_label: dict[str, float] = field(default_factory=dict)
@@ -105,6 +119,10 @@ class Findings:
     categories: list[dict[str, Any]] = field(default_factory=list)
     styles: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def counted(self, group: str, **counts: int) -> None:
+        """Adds how many of what the measures of a group are of."""
+        self.counts.setdefault(group, {}).update(counts)
 
     def measured(self, group: str, values: dict[str, float], reference: dict[str, float] | None = None) -> None:
         """Adds the values of a group; one that is not finite is left out and noted."""

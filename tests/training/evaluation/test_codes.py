@@ -17,15 +17,27 @@ SURE = 60.0
 
 
 def read(
-    weight: Tensor, parametrisation: type[DotProduct | LogDensity] = DotProduct, count: int = 4_000
+    weight: Tensor,
+    parametrisation: type[DotProduct | LogDensity] = DotProduct,
+    count: int = 4_000,
+    generator: nn.Module | None = None,
+    average: nn.Module | None = None,
 ) -> CodeReading:
-    """The reading where the sample is the latent itself and Q's scores are weight · sample."""
+    """The reading where Q's scores are weight · sample, and the sample the latent itself but for a generator."""
     networks = Networks((2,), SPACE, code_outputs=len(weight)).eval()
-    networks.generator, networks.trunk = nn.Identity(), nn.Identity()
+    networks.generator, networks.averaged_generator = generator or nn.Identity(), average
+    networks.trunk = nn.Identity()
     networks.code_head = nn.Linear(SPACE.dimension, len(weight), bias=False)
     networks.code_head.weight.data = weight
     q = parametrisation(SPACE.categories, SPACE.styles)
     return code_reading(networks, q, SPACE, count, torch.Generator().manual_seed(4))
+
+
+class Blank(nn.Module):
+    """A generator whose samples show nothing of their latents."""
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return torch.zeros_like(latents)
 
 
 def silence(parametrisation: type[DotProduct | LogDensity]) -> Tensor:
@@ -83,6 +95,13 @@ def test_recovery_is_told_apart_by_category():
     reading = read(weight, count=4_001)
     assert reading.recovery_by_category == [1, 1, 1, 1, 1, 0, 1, 1]
     assert reading.recovery == pytest.approx(1 - 500 / 4_001)
+
+
+def test_the_samples_are_of_the_averaged_generator_where_there_is_one():
+    weight = silence(DotProduct)
+    weight[:8, :8] = SURE * torch.eye(8)
+    assert read(weight, generator=Blank(), average=nn.Identity()).recovery == 1
+    assert read(weight, average=Blank()).recovery == 1 / 8
 
 
 def test_fewer_samples_than_categories_are_refused():

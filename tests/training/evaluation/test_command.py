@@ -92,6 +92,10 @@ def test_points_are_evaluated_into_the_run_and_nothing_else_is_touched(run):
     found = read_evaluation(run)
     assert found.checkpoint_sha256 == RunDirectory.open(run).read_checkpoint().sha256
     assert (found.samples, found.split, found.run["iteration"], found.run["lambda"]) == (200, "test", 2, 1.0)
+    assert (found.data["training_samples"], found.data["test_samples"]) == (50_000, 10_000)
+    assert found.counts["modes"] == found.counts["codes"] == {"generated_samples": 200}
+    assert found.counts["clustering"] == {"real_samples": 10_000}
+    assert found.counts["plan"] == {"minibatches": 5, "samples_each": 32}
     assert {"modes.reverse_kl", "codes.information", "plan.dual_gap"} <= set(found.measures)
     assert call(run, *SAMPLES).exit_code == 0
     assert files(run) == after
@@ -110,8 +114,31 @@ def test_a_baseline_is_shown_beside_and_evaluated_only_where_it_is_out_of_date(p
     (baseline / "evaluation.json").write_text(marked.to_json())
     assert call(run, *SAMPLES, "--baseline", baseline).exit_code == 0
     assert read_evaluation(baseline).notes == ["kept"]
-    assert call(run, "--samples", "300", "--baseline", baseline).exit_code == 0
-    assert read_evaluation(baseline).notes == []
+    # One of earlier versions or by another classifier is not.
+    for stale in ({"environment": {"torch": "1.0"}}, {"classifier": {"sha256": "cd" * 32, "test_accuracy": 0.9}}):
+        (baseline / "evaluation.json").write_text(dataclasses.replace(marked, **stale).to_json())
+        assert call(run, *SAMPLES, "--baseline", baseline).exit_code == 0
+        assert read_evaluation(baseline) == theirs
+
+
+def test_an_evaluation_made_with_other_options_is_replaced_only_where_its_run_is_named(points, run, tmp_path):
+    other = Path(shutil.copytree(points["b"], tmp_path / "an other", ignore=shutil.ignore_patterns("evaluation*")))
+    assert call(other, "--samples", "300", "--seed", "5").exit_code == 0
+    before = files(tmp_path)
+    for arguments in ([run, "--baseline", other], ["--seeds", run, other]):
+        refused = call(*arguments, *SAMPLES)
+        assert refused.exit_code == 1
+        assert "has an evaluation made with --samples 300, not 200; --seed 5, not 0" in refused.stderr
+        assert f"replace it first with infosink-evaluate '{other}'" in refused.stderr
+        assert "reading" not in refused.stderr
+    assert files(tmp_path) == before
+    assert call(run, "--samples", "300", "--seed", "5", "--baseline", other).exit_code == 0
+    judged = dataclasses.replace(read_evaluation(other), inception_sha256="ef" * 32)
+    (other / "evaluation.json").write_text(judged.to_json())
+    refused = call(run, "--samples", "300", "--seed", "5", "--baseline", other)
+    assert "made with --inception-weights of SHA-256 efefefefefef…, not none:" in refused.stderr
+    assert call(other, *SAMPLES).exit_code == 0
+    assert read_evaluation(other).samples == 200
 
 
 def test_seeds_are_summed_up_after_evaluating_those_that_need_it(points, tmp_path):
@@ -219,7 +246,7 @@ def test_ctrl_c_leaves_the_earlier_evaluation_as_it_was(run):
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
     assert process.returncode == 130
-    assert "interrupted; the earlier evaluation, if any, is as it was" in said
+    assert "interrupted; evaluations that were finished stay, every other run is as it was" in said
     assert "Traceback" not in said
     assert files(run) == before
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -13,11 +14,13 @@ from infosink.training.configuration import Configuration, preset_configuration
 from infosink.training.datasets import open_dataset
 from infosink.training.datasets.gaussians import Gaussians
 from infosink.training.datasets.images import ImageDataset, LabelledPixels
+from infosink.training.evaluation import images
 from infosink.training.evaluation.classifier import ClassifierRecipe, IndependentClassifier, train_classifier
+from infosink.training.evaluation.clustering import cluster_agreement
 from infosink.training.evaluation.evaluate import Evaluated, evaluate
 from infosink.training.evaluation.measures import MEASURES
-from infosink.training.evaluation.subject import Options
-from infosink.training.labelling import NamedCategory
+from infosink.training.evaluation.subject import Findings, Options, prepare
+from infosink.training.labelling import NamedCategory, assigned_category
 from infosink.training.latent import LatentSpace
 from infosink.training.networks import Networks
 from infosink.training.trained_model import TrainedModel
@@ -119,6 +122,15 @@ def test_a_sampler_that_ignores_its_code_is_as_good_but_not_informative(mixture_
     assert found["quality.spread_within_category"] > 20
 
 
+def test_what_is_measured_is_the_averaged_generator_where_there_is_one(mixture_model):
+    model, deaf = mixture_model(True), mixture_model(False).networks.generator
+    model.networks.generator, model.networks.averaged_generator = deaf, model.networks.generator
+    found = evaluate(model, Options(samples=500), None, silent).evaluation.measures
+    for name in ("modes.code_mode_purity", "codes.recovery"):
+        assert found[name] == pytest.approx(1.0, abs=1e-6), name
+    assert found["quality.spread_within_category"] == pytest.approx(1.0, abs=0.15)
+
+
 def test_the_same_model_and_options_give_the_same_evaluation_and_another_seed_another(mixture_model):
     model = mixture_model(True)
     first, second, other = (evaluate(model, Options(samples=500, seed=seed), None, silent) for seed in (4, 4, 5))
@@ -185,6 +197,62 @@ def test_real_digits_looked_up_by_label_score_like_real_data(looked_up):
         assert found[name] == pytest.approx(reference[name], abs=0.08), name
         assert reference[name] > 0.8
     assert found["quality.spread"] == pytest.approx(1.0, abs=0.06)
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_real_samples_and_their_labels_are_those_of_the_split_asked_for(digit_model, digits, classifier, split):
+    """The splits differ: their labels are permuted, each in its own way."""
+    held_out = digits.hold_out(400)
+    apart = replace(
+        held_out,
+        test=held_out.test._replace(labels=(held_out.test.labels + 1) % 10),
+        validation=held_out.validation._replace(labels=held_out.validation.labels // 2),
+    )
+    model = replace(digit_model(), dataset=apart)
+    (real, label) = next(apart.batches(split, 1_000))
+    evaluation = evaluate(model, Options(samples=200, split=split), classifier, silent).evaluation
+
+    category = assigned_category(model.networks, real, 10)
+    for name, value in cluster_agreement(category, label)._asdict().items():
+        assert evaluation.measures[f"clustering.{name}"] == pytest.approx(value, abs=1e-9), name
+
+    right = classifier.probabilities(real).argmax(dim=1) == label
+    by_label = [float(right[label == each].double().mean()) for each in label.unique()]
+    assert evaluation.reference["agreement.mean"] == pytest.approx(sum(by_label) / len(by_label), abs=1e-6)
+
+    drawn = prepare(model, Options(samples=200, split=split), classifier)
+    assert rows(drawn.real) <= rows(real)
+    assert rows(drawn.training) <= rows(torch.cat([samples for samples, _ in apart.batches("training", 1_000)]))
+
+
+def rows(samples: Tensor) -> set[bytes]:
+    return {sample.numpy().tobytes() for sample in samples}
+
+
+@pytest.mark.parametrize(
+    ("altered", "reason"),
+    [
+        (lambda pixels: 255 - pixels, r"only \d+% of their pixels are darker than mid-grey"),
+        (lambda pixels: torch.cat([pixels, pixels // 2, pixels], dim=1), "they are coloured"),
+    ],
+)
+def test_styles_of_images_that_are_no_strokes_are_not_named_by_strokes(
+    digit_model, digits, classifier, altered, reason
+):
+    """Dark digits on white, and coloured ones: what the codes do is measured, but not called slant."""
+    pixels = altered(digits.test.pixels)
+    frame = replace(digits.frame, channels=pixels.shape[1], background=int(pixels[0, 0, 0, 0]))
+    dataset = replace(digits, frame=frame, test=digits.test._replace(pixels=pixels))
+    dataset = replace(dataset, training=dataset.test)
+    findings = Findings()
+    images.styles(prepare(replace(digit_model(), dataset=dataset), Options(samples=200), classifier), findings)
+    assert [style["name"] for style in findings.styles] == ["style 1", "style 2"]
+    for style in findings.styles:
+        assert (style["meaning"], style["correlation"], style["partial_correlation"]) == ("", {}, {})
+        assert {"constancy", "variation_ratio"} < set(style)
+    assert set(findings.measures) == {"style.constancy", "style.variation_ratio"}
+    (note,) = findings.notes
+    assert re.search(rf"slant, width, height and ink .* the real images are none, as {reason}\.$", note)
 
 
 def test_styles_that_do_nothing_are_seen_to_do_nothing(looked_up):

@@ -31,12 +31,16 @@ def test_purity_is_blind_to_what_the_categories_are_called_and_low_where_they_me
     assert permuted.code_mode_purity == 1.0
     independent = torch.randint(25, modes.shape, generator=torch.Generator().manual_seed(3))
     assert mode_coverage(points, independent, GRID.centres, GRID.sigma).code_mode_purity < 0.08
+    # The floor that its definition states, of the protocol's 2,500 samples.
+    few = mode_coverage(points[:2_500], independent[:2_500], GRID.centres, GRID.sigma)
+    assert few.code_mode_purity == pytest.approx(0.084, abs=0.01)
 
 
 def test_samples_in_one_mode_are_good_and_cover_nothing_else():
     collapsed = mode_coverage(*COLLAPSED, GRID.centres, GRID.sigma)
     assert (collapsed.modes, collapsed.high_quality) == (1, 1.0)
     assert collapsed.reverse_kl == pytest.approx(math.log(25))
+    assert collapsed.code_mode_purity == 1.0  # why it is not to be read alone
 
 
 def test_reverse_kl_is_that_of_the_shares_of_the_modes():

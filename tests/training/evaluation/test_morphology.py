@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from infosink.training.datasets import open_dataset
-from infosink.training.evaluation.morphology import Morphometrics, morphometrics
+from infosink.training.evaluation.morphology import Morphometrics, morphometrics, why_no_strokes
 from torch import Tensor
 
 
@@ -108,6 +108,21 @@ def test_a_shear_adds_to_the_slant_of_digits_and_leaves_width_and_height(digits,
     # Interpolation between two columns blurs by a variance of 1/4 at most.
     blur = after.width.square() - before.width.square()
     assert ((blur > -1e-3) & (blur < 0.25 + 1e-3)).all()
+
+
+def test_digits_are_strokes_grey_or_in_equal_channels(digits):
+    assert why_no_strokes(digits) is None
+    assert why_no_strokes(digits[:20].expand(-1, 3, -1, -1)) is None
+
+
+def test_what_is_no_bright_stroke_on_a_dark_ground_is_told_why(digits):
+    assert why_no_strokes(-digits).startswith("only ")
+    assert why_no_strokes(-digits).endswith("% of their pixels are darker than mid-grey")
+    coloured = digits[:20].repeat(1, 3, 1, 1)
+    coloured[7, 2] -= 0.1
+    assert why_no_strokes(coloured) == "they are coloured"
+    # The moments would be those of the ground, and the slant the wrong way about.
+    assert measured(-bar(3, 9, 1)).slant < 0 < measured(bar(3, 9, 1)).slant
 
 
 def test_points_are_no_images():

@@ -9,10 +9,11 @@ import torch
 from infosink.training.algorithm import InformativeSinkhorn
 from infosink.training.configuration import preset_configuration
 from infosink.training.datasets import open_dataset
-from infosink.training.evaluation.plans import exact_value, measure_plans
+from infosink.training.evaluation.plans import exact_solution, measure_plans
 from infosink.training.networks import inference_copy
 from infosink.training.trained_model import TrainedModel
 from infosink.training.trainer import make_networks
+from torch import Tensor, nn
 
 
 def model(preset: str, trained_for: int = 0, **overrides) -> TrainedModel:
@@ -24,6 +25,13 @@ def model(preset: str, trained_for: int = 0, **overrides) -> TrainedModel:
         algorithm.iterate(iteration + 1, random)
     networks = inference_copy(networks, [dataset.draw(100, random)], [settings.latent_space.draw(100, random)])
     return TrainedModel(settings, dataset, networks, [], "0" * 64, trained_for)
+
+
+class Centre(nn.Module):
+    """A generator of one point."""
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return torch.zeros(len(latents), 2)
 
 
 def random() -> torch.Generator:
@@ -39,7 +47,7 @@ def test_the_exact_value_is_that_of_an_independent_solver(epsilon):
     plan = ot.sinkhorn(a, b, cost.numpy(), epsilon, method="sinkhorn_log", numItermax=20_000, stopThr=1e-12)
     divergence = (plan * np.log(np.maximum(plan * 1200, 1e-300))).sum()
     expected = (plan * cost.numpy()).sum() + epsilon * divergence
-    assert exact_value(cost, epsilon).item() == pytest.approx(expected, abs=1e-6)
+    assert exact_solution(cost, epsilon).value.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_dual_gap_shrinks_with_the_work_a_solver_does():
@@ -50,6 +58,15 @@ def test_the_dual_gap_shrinks_with_the_work_a_solver_does():
     assert many.column_marginal_error < 1e-4 < few.column_marginal_error
     untrained, trained = (measure_plans(model("paper", trained_for=steps), 3, random()) for steps in (0, 40))
     assert 0 < trained.dual_gap < untrained.dual_gap
+
+
+def test_plans_too_sharp_to_converge_are_told_from_exact_ones():
+    exact, sharp = (
+        measure_plans(model("quick", batch_size=8, debias=False, epsilon=epsilon), 1, random())
+        for epsilon in (0.5, 1e-6)
+    )
+    assert exact.convergence_error <= 1e-6
+    assert sharp.convergence_error > 1e-4
 
 
 def test_the_bounds_are_ordered_and_a_code_that_nobody_reads_carries_nothing():
@@ -68,6 +85,13 @@ def test_a_large_epsilon_couples_every_latent_with_all_points():
 
 def test_without_the_self_term_it_has_no_gap():
     assert measure_plans(model("quick", debias=False), 2, random()).self_dual_gap == 0
+
+
+def test_the_generator_is_the_one_that_was_trained_and_not_its_average():
+    trained = model("quick")
+    expected = measure_plans(trained, 2, random())
+    trained.networks.averaged_generator = Centre()
+    assert measure_plans(trained, 2, random()) == expected
 
 
 def test_measuring_leaves_the_model_as_it_was_and_repeats():

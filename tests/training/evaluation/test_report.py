@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from infosink.training.evaluation.pictures import Picture
 from infosink.training.evaluation.record import Evaluation, EvaluationError, read_evaluation, write_files
 from infosink.training.evaluation.report import markdown
 
+NO_FLOAT_HOLDS_IT = 10**400
 RUN = preset_configuration("mnist", "quick").to_mapping() | {"iteration": 900}
 BASELINE = {
     "run": RUN | {"lambda": 0.0},
@@ -19,27 +21,28 @@ BASELINE = {
     "measures": {"agreement.mean": 0.1, "codes.recovery": 0.11},
     "styles": [],
 }
+STYLE = {
+    "name": "slant",
+    "meaning": "slant, partial rank correlation 0.91",
+    "correlation": {"slant": 0.9},
+    "partial_correlation": {"slant": 0.91},
+    "constancy": 0.99,
+}
 EVALUATION = Evaluation(
     checkpoint_sha256="ab" * 32,
     run=RUN,
+    data={"training_samples": 60_000, "test_samples": 10_000, "source": "files"},
     split="test",
     samples=10_000,
     seed=0,
     classifier={"sha256": "cd" * 32, "test_accuracy": 0.9942},
+    counts={"quality": {"generated_samples": 10_000, "real_for_spread": 2_000}},
     measures={"agreement.mean": 0.99754, "agreement.worst": 0.995, "quality.frechet_distance": 12.346},
     reference={"agreement.mean": 0.9941, "quality.frechet_distance": 0.3},
     by_label={"0": 1.0, "a|b": 0.995},
     confusion=[[10, 0], [1, 199]],
     categories=[{"label": "a|b", "label_share": 0.98, "share": 0.5, "recovery": 1.0, "agreement": 0.995}],
-    styles=[
-        {
-            "name": "slant",
-            "meaning": "slant, rank correlation 0.91",
-            "correlation": {"slant": 0.9},
-            "partial_correlation": {"slant": 0.91},
-            "constancy": 0.99,
-        }
-    ],
+    styles=[STYLE],
     notes=["Something <was> left out."],
     environment={"torch": "2.13.0"},
     baseline=BASELINE,
@@ -56,6 +59,46 @@ def test_the_report_begins_with_the_headline_beside_baseline_and_real_data():
     assert "The worst label is a\\|b." in headline
     assert "iteration 900 of 1,000" in report
     assert "99.42% of the test images" in report
+
+
+def test_the_report_says_which_data_and_how_many_samples():
+    report = markdown(EVALUATION, "run", [])
+    assert "The data has 60,000 training, 10,000 test samples. Real samples of the test split" in report
+    quality = report[report.index("## Quality") : report.index("## Agreement by label")]
+    assert "Counts: generated samples 10,000, real for spread 2,000." in quality
+    points = dataclasses.replace(EVALUATION, data={"training_samples": 50_000, "test_samples": 10_000, "sigma": 0.05})
+    assert "50,000 training, 10,000 test samples, σ = 0.05." in markdown(points, "run", [])
+
+
+def test_the_report_says_what_departs_from_the_preset():
+    assert "mnist, preset quick: sinkhorn" in markdown(EVALUATION, "run", [])
+    paper = RUN | {"preset": "paper"}
+    report = markdown(dataclasses.replace(EVALUATION, run=paper), "run", [])
+    assert "preset paper but for solver sinkhorn (there neural-duals), batch_size 100 (there 128), " in report
+    assert "iterations 1000 (there 24200)" in report
+    assert "preset mine, which is unknown" in markdown(
+        dataclasses.replace(EVALUATION, run=RUN | {"preset": "mine"}), "", []
+    )
+
+
+def test_the_report_says_in_what_the_baseline_differs():
+    report = markdown(EVALUATION, "run", [])
+    assert "The baseline is of seed 0, iteration 900 of 1,000" in report
+    assert "its settings differ in lambda 0.0 (here 0.05)." in report
+    assert "no plain Sinkhorn GAN: its λ is 0, yet it learns by invariance 1 and listening 0.02." in report
+    plain = BASELINE | {"run": RUN | {"lambda": 0.0, "noise": 3, "invariance": 0.0, "listening": 0.0, "seed": 4}}
+    report = markdown(dataclasses.replace(EVALUATION, baseline=plain), "run", [])
+    assert "is of seed 4" in report
+    assert "noise 3 (here 88), lambda 0.0 (here 0.05), invariance 0.0 (here 1.0), listening 0.0 (here 0.02)." in report
+    assert "no plain" not in report
+
+
+def test_styles_that_were_compared_with_nothing_are_shown_without_correlations():
+    unnamed = {"name": "style 1", "meaning": "", "correlation": {}, "partial_correlation": {}, "constancy": 0.5}
+    report = markdown(dataclasses.replace(EVALUATION, styles=[unnamed]), "run", [])
+    assert "| code | meaning | label constancy | variation ratio |" in report
+    assert "| 1 | none found | 50.00% | – |" in report
+    assert "rank correlation" not in report
 
 
 def test_every_measure_in_the_report_is_defined():
@@ -108,6 +151,24 @@ def test_what_is_not_a_number_is_never_written():
         ({"styles": None}, "its styles is no list"),
         ({"samples": "many"}, "its samples is no int"),
         ({"surprise": 1}, "surprise"),
+        ({"run": {}}, "the iteration of its run is no int"),
+        ({"run": {"iteration": 1}}, "its run has no such settings: settings are missing: dataset"),
+        ({"samples": True}, "its samples is no int"),
+        ({"measures": {"agreement.mean": True}}, "agreement.mean is no finite number"),
+        ({"reference": {"agreement.mean": NO_FLOAT_HOLDS_IT}}, "agreement.mean is no finite number"),
+        ({"by_label": {"a": float("nan")}}, r"an agreement is not in \[0, 1\]"),
+        ({"confusion": [[1]] * 2}, "its confusion is no square table of ints"),
+        ({"categories": [1]}, "a category is no object"),
+        ({"categories": [{"label": "a", "recovery": 1.1}]}, r"a recovery is not in \[0, 1\]"),
+        ({"styles": [1]}, "a style is no object"),
+        ({"styles": [STYLE | {"correlation": {"slant": None}}]}, "the correlation of a style is no numbers"),
+        ({"styles": [STYLE, STYLE | {"partial_correlation": {}}]}, "the partial_correlation of a style is no numbers"),
+        ({"classifier": {}}, "the sha256 of its classifier is no str"),
+        ({"counts": {"plan": 5}}, "its counts of plan are no ints"),
+        ({"data": {"training_samples": "many"}}, "the training_samples of its data is no int"),
+        ({"baseline": {}}, "the run of its baseline is no dict"),
+        ({"baseline": BASELINE | {"run": {}}}, "the iteration of its run is no int"),
+        ({"baseline": BASELINE | {"styles": [{}]}}, "the name of a style is no str"),
     ],
 )
 def test_a_foreign_or_damaged_evaluation_is_named(tmp_path, change, message):
@@ -121,6 +182,14 @@ def test_what_is_no_evaluation_at_all_is_named_too(tmp_path, contents):
     (tmp_path / "evaluation.json").write_text(contents)
     with pytest.raises(EvaluationError, match="make it again"):
         read_evaluation(tmp_path)
+
+
+def test_writers_at_once_leave_a_whole_file_of_one_of_them(tmp_path: Path):
+    contents = [bytes([writer]) * 1_000_000 for writer in range(4)]
+    with ThreadPoolExecutor() as writers:
+        list(writers.map(lambda content: write_files(tmp_path, {"evaluation.json": content}), contents * 3))
+    assert (tmp_path / "evaluation.json").read_bytes() in contents
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path: Path):

@@ -1,5 +1,6 @@
 """Several seeds in one table."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def test_the_table_says_which_direction_is_worse_and_how_many_runs_have_the_meas
     report = markdown(["a", "b", "c"], THREE)
     assert "seeds 0, 1, 2" in report
     assert "| reverse KL | ↓ | 0.0200 | 0.0100 | 0.0100 | 0.0300 | 3 |" in report
-    assert "| code recovery | ↑ | 85.00% | 7.07% | 80.00% | 90.00% | 2 |" in report
+    assert "| code recovery | ↑ | 85.00% | 7.07% | 80.00% | 90.00% | 2 of 3 |" in report
 
 
 def test_the_numbers_name_their_runs():
@@ -60,11 +61,27 @@ def test_the_numbers_name_their_runs():
     assert "seed" not in record["run"]
 
 
+def test_whoever_judged_is_named():
+    judged = [
+        dataclasses.replace(each, classifier={"sha256": "cd" * 32, "test_accuracy": 0.9942}, inception_sha256="ef" * 32)
+        for each in THREE
+    ]
+    record = json.loads(to_json(["a", "b", "c"], judged))
+    assert record["classifier"] == {"sha256": "cd" * 32, "test_accuracy": 0.9942}
+    assert record["inception_sha256"] == "ef" * 32
+    assert "SHA-256 cdcdcdcdcdcd…" in markdown(["a", "b", "c"], judged)
+
+
+def test_a_mean_of_whole_numbers_keeps_its_fraction():
+    report = markdown(["a", "b", "c"], [evaluation(seed, modes_modes=modes) for seed, modes in enumerate((25, 25, 24))])
+    assert "| modes found | ↑ | 24.67 | 0.58 | 24 | 25 | 3 |" in report
+
+
 def test_a_measure_of_a_single_run_has_no_deviation():
     (spread, _) = over_seeds([THREE[0], evaluation(1, codes_recovery=0.9)])[:2]
     assert spread.runs == 1
     report = markdown(["a", "b"], [THREE[0], evaluation(1, codes_recovery=0.9)])
-    assert "| modes found | ↑ | 25 | – | 25 | 25 | 1 |" in report
+    assert "| modes found | ↑ | 25.00 | – | 25 | 25 | 1 of 2 |" in report
 
 
 def test_runs_that_differ_in_their_seed_only_are_accepted():

@@ -58,9 +58,9 @@ def test_a_style_is_named_by_what_it_changes_most(generate, latents):
     assert (thickness.name, slant.name) == ("ink", "slant")
     assert thickness.partial_correlation["ink"] > 0.65
     assert slant.partial_correlation["slant"] < -0.75
-    assert slant.meaning == f"slant, rank correlation {slant.partial_correlation['slant']:.2f}"
-    assert slant.meaning.startswith("slant, rank correlation -0.")
-    assert thickness.meaning.startswith("ink, rank correlation 0.")
+    assert slant.meaning == f"slant, partial rank correlation {slant.partial_correlation['slant']:.2f}"
+    assert slant.meaning.startswith("slant, partial rank correlation -0.")
+    assert thickness.meaning.startswith("ink, partial rank correlation 0.")
     # A thicker stroke is wider and taller too, a slanted one is not.
     for name in ("width", "height", "ink"):
         assert abs(slant.partial_correlation[name]) < 0.1
