@@ -18,16 +18,30 @@ MAY_IMPORT = {
 NEVER_LOADED = {
     "infosink.serving.server": {"torch", "onnx", "infosink.training", "infosink.export", "infosink.clients"},
     "infosink.clients.client": {"torch", "onnx", "onnxruntime", "infosink.training", "infosink.serving"},
-    "infosink.training.launch": {"onnx", "onnxruntime", "grpc", "infosink.serving", "infosink.export"},
+    "infosink.training.launch": {
+        "onnx", "onnxruntime", "grpc", "matplotlib", "sklearn", "scipy",
+        "infosink.serving", "infosink.export", "infosink.training.evaluation", "infosink.training.figures",
+    },
     "infosink.clients.command": {"torch", "onnxruntime", "numpy", "grpc", "PIL"},
     "infosink.serving.command": {"onnxruntime", "numpy", "grpc"},
     "infosink.export.command": {"torch", "onnx", "onnxruntime", "numpy"},
     "infosink.training.command": {"torch", "numpy"},
+    "infosink.training.evaluation.command": {"torch", "numpy", "scipy", "sklearn", "matplotlib"},
+    "infosink.training.figures.command": {"torch", "numpy", "matplotlib"},
+}  # fmt: skip
+COMMANDS = [
+    "infosink", "infosink-train", "infosink-evaluate", "infosink-figures", "infosink-export", "infosink-serve",
+]  # fmt: skip
+# Within training, what builds on a finished run is built upon by nothing below it.
+UNKNOWN_TO = {
+    "training": {"evaluation", "figures"},
+    "training/datasets": {"evaluation", "figures"},
+    "training/evaluation": {"figures"},
 }
 
 
-def imported_parts(source: str, package: str) -> set[str]:
-    """The parts of infosink that a module of a package imports; its own only where it is named in full."""
+def imported_names(source: str, package: str) -> tuple[list[str], list[str]]:
+    """The full names that a module of a package imports: absolutely, and relatively."""
     absolute, relative = [], []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -35,6 +49,12 @@ def imported_parts(source: str, package: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             name = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
             (relative if node.level else absolute).extend(f"{name}.{alias.name}" for alias in node.names)
+    return absolute, relative
+
+
+def imported_parts(source: str, package: str) -> set[str]:
+    """The parts of infosink that a module of a package imports; its own only where it is named in full."""
+    absolute, relative = imported_names(source, package)
     own = package.split(".")[1]
     return {part for name in absolute if (part := part_of(name))} | {
         part for name in relative if (part := part_of(name)) != own
@@ -80,6 +100,22 @@ def test_parts_import_only_what_they_may(part):
     assert {name: parts for name, parts in foreign.items() if parts} == {}
 
 
+@pytest.mark.parametrize("folder", UNKNOWN_TO)
+def test_training_knows_nothing_of_what_builds_on_it(folder):
+    modules = sorted((REPOSITORY / folder).glob("*.py"))
+    assert len(modules) > 3
+    package = "infosink." + folder.replace("/", ".")
+    forbidden = tuple(f"infosink.training.{name}." for name in UNKNOWN_TO[folder])
+    found = {
+        path.name: [
+            name for names in imported_names(path.read_text(), package) for name in names
+            if f"{name}.".startswith(forbidden)
+        ]
+        for path in modules
+    }  # fmt: skip
+    assert {module: names for module, names in found.items() if names} == {}
+
+
 @pytest.mark.parametrize("module", NEVER_LOADED)
 def test_what_a_process_never_loads(module):
     script = f"import sys, {module}; print('\\n'.join(sys.modules))"
@@ -87,7 +123,7 @@ def test_what_a_process_never_loads(module):
     assert NEVER_LOADED[module] & set(loaded) == set()
 
 
-@pytest.mark.parametrize("command", ["infosink", "infosink-train", "infosink-export", "infosink-serve"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_states_its_version(command):
     executable = Path(sys.executable).with_name(command)
     said = subprocess.run([executable, "--version"], capture_output=True, text=True, check=True).stdout

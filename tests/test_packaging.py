@@ -96,11 +96,13 @@ def test_the_bare_install_is_the_client_and_names_the_missing_extras(distributio
     unreachable = call("infosink", "models", "--server", "127.0.0.1:1", "--timeout", "5")
     assert unreachable.returncode == 3
     (tmp_path / "gen.onnx").write_bytes(b"")
-    for extra, words in {
-        "training": ("infosink-train", "gaussians"),
-        "export": ("infosink-export", "runs/mnist"),
-        "serving": ("infosink-serve", "--model", "gen.onnx"),
-    }.items():
+    for extra, words in (
+        ("training", ("infosink-train", "gaussians")),
+        ("evaluation", ("infosink-evaluate", "runs/mnist")),
+        ("evaluation", ("infosink-figures", "2")),
+        ("export", ("infosink-export", "runs/mnist")),
+        ("serving", ("infosink-serve", "--model", "gen.onnx")),
+    ):
         missing = call(*words)
         assert missing.returncode == 1
         (line,) = missing.stderr.strip().splitlines()
@@ -124,7 +126,7 @@ def test_the_client_runs_with_the_oldest_dependencies_it_allows(distributions, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extra", ["training", "export", "serving", "all"])
+@pytest.mark.parametrize("extra", ["training", "evaluation", "export", "serving", "all"])
 def test_each_extra_brings_what_its_command_needs(distributions, tmp_path, extra):
     wheel, _ = distributions
     commands = install(tmp_path / extra, wheel, f"[{extra}]")
@@ -137,6 +139,10 @@ def test_each_extra_brings_what_its_command_needs(distributions, tmp_path, extra
     if extra != "serving":
         trained = call("infosink-train", "gaussians", "--preset", "quick", "--iterations", "2", "-o", "run")
         assert trained.returncode == 0, trained.stderr
+    if extra in ("evaluation", "all"):
+        for words in (("infosink-evaluate", "run", "--samples", "100"), ("infosink-figures", "2", "--quick")):
+            done = call(*words)
+            assert done.returncode == 0, done.stderr
     if extra in ("export", "all"):
         exported = call("infosink-export", "run")
         assert exported.returncode == 0, exported.stderr

@@ -222,6 +222,9 @@ def train(
             raise
         message = f"infosink-train needs {error.name}: install it with pip install 'infosink[training]'"
         raise click.ClickException(message) from error
+    except KeyboardInterrupt:
+        click.echo("Error: interrupted; nothing was started", err=True)
+        raise SystemExit(130) from None
 
     request = launch.Request(
         dataset=dataset,

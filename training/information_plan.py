@@ -6,9 +6,10 @@ plan of the informative problem (19) is
     min over γ in Γ(ζ, ν) of  F(γ) = ∫ c dγ + ε KL(γ | ζ⊗ν) − λ KL(π_(z1,y)♯γ | ζ1⊗ν)
 
 the difference of two convex functions. By the chain rule the two KL terms are (ε − λ) of the
-information that z1 carries about y plus ε of what z2 adds, so that F is convex for λ ≤ ε. For λ > ε it
-is not, and in the continuum not even bounded below: the resolution of z1 is then what limits its
-information.
+information that z1 carries about y plus ε of what z2 adds, so that F is convex for λ ≤ ε. At λ = ε
+nothing but the cost restrains what z1 says about y, so that the resolution of z1 counts already. For
+λ > ε F is not convex, and in the continuum not even bounded below: that resolution is then what limits
+its information.
 """
 
 from __future__ import annotations

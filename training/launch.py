@@ -23,7 +23,7 @@ from .configuration import Configuration, option_of, preset_configuration
 from .datasets import Dataset, open_dataset
 from .labelling import unreachable_labels
 from .progress import ProgressReporter, plain_console
-from .run_directory import RunDirectory
+from .run_directory import RunDirectory, RunDirectoryError
 from .trained_model import TrainedModel, load_trained_model, reopen_dataset
 from .trainer import Schedule, Trainer
 
@@ -83,9 +83,7 @@ def start(request: Request) -> int:
     run = RunDirectory.create(request.output)
     directory = request.data_options["data_directory"]
     options = request.data_options | {"data_directory": str(directory.resolve()) if directory else None}
-    with run.locked():
-        run.write_configuration(settings, {"options": options, "facts": dataset.describe()}, _environment(device))
-        return _train(Trainer(run, settings, dataset.to(device), device), request)
+    return _train(run, settings, dataset, options, device, request)
 
 
 def resume(request: Request) -> int:
@@ -104,22 +102,62 @@ def resume(request: Request) -> int:
     device = choose_device(request.device)
     moved = request.data_options["data_directory"]
     dataset = reopen_dataset(data, settings.dataset, moved)
-    if moved:
-        data["options"]["data_directory"] = str(moved.resolve())
+    options = data["options"] | ({"data_directory": str(moved.resolve())} if moved else {})
+    return _train(run, settings, dataset, options, device, request)
+
+
+@contextmanager
+def run_in_progress(
+    run: RunDirectory, settings: Configuration, dataset: Dataset, options: dict[str, Any], device: torch.device
+) -> Iterator[Trainer | None]:
+    """Within, nobody else trains in the run directory, and the run stands where its checkpoint left it.
+
+    A run without a checkpoint begins, or begins again.
+
+    Args:
+        run: a new one, or one of the same settings, whatever the number of iterations.
+        settings: of the run.
+        dataset: on the CPU.
+        options: that the data was opened with, for config.json.
+        device: to train on.
+
+    Yields:
+        What trains it on; None where all its iterations are done.
+
+    Raises:
+        RunDirectoryError: the checkpoint is damaged, foreign, or of another configuration or device; the directory
+            cannot be written to, or another process is training in it.
+    """
+    data = {"options": options, "facts": dataset.describe()}
     with run.locked():
-        trainer = Trainer(run, settings, dataset.to(device), device)
-        if run.checkpoint_path.exists():
-            trainer.resume()
-        else:
+        if iterations_done(run) >= settings.iterations:
+            yield None
+            return
+        begun = run.checkpoint_path.exists()
+        if not begun:
+            # Before what may fail or be interrupted, so that there is a run to resume.
+            run.write_configuration(settings, data, _environment(device))
             run.forget_metrics_after(0)
-        if trainer.iteration >= settings.iterations:
-            export = _command("infosink-export", request.output)
-            raise LaunchError(
-                f"{request.output} has done {trainer.iteration:,} iterations, and {settings.iterations:,} are asked "
-                f"for: ask for more with --iterations, or export it with {export}"
-            )
-        run.write_configuration(settings, data, _environment(device))
-        return _train(trainer, request)
+        trainer = Trainer(run, settings, dataset.to(device), device)
+        if begun:
+            trainer.resume()
+            run.write_configuration(settings, data, _environment(device))
+        yield trainer
+
+
+def iterations_done(run: RunDirectory) -> int:
+    """The iterations of a run's checkpoint; 0 before the first.
+
+    Raises:
+        RunDirectoryError: the checkpoint is damaged.
+    """
+    if not run.checkpoint_path.exists():
+        return 0
+    header = run.read_checkpoint().header
+    try:
+        return int(header["iteration"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunDirectoryError(f"{run.checkpoint_path} is damaged: {error!r}") from error
 
 
 def choose_device(name: str) -> torch.device:
@@ -155,7 +193,25 @@ def _resumed_settings(
     return replace(settings, iterations=request.overrides.get("iterations", settings.iterations)), data
 
 
-def _train(trainer: Trainer, request: Request) -> int:
+def _train(
+    run: RunDirectory,
+    settings: Configuration,
+    dataset: Dataset,
+    options: dict[str, Any],
+    device: torch.device,
+    request: Request,
+) -> int:
+    with run_in_progress(run, settings, dataset, options, device) as trainer:
+        if trainer is None:
+            export = _command("infosink-export", request.output)
+            raise LaunchError(
+                f"{request.output} has done {iterations_done(run):,} iterations, and {settings.iterations:,} are asked "
+                f"for: ask for more with --iterations, or export it with {export}"
+            )
+        return _train_on(trainer, request)
+
+
+def _train_on(trainer: Trainer, request: Request) -> int:
     settings = trainer.settings
     resumed = trainer.iteration > 0
     with ProgressReporter(settings, trainer.iteration, resumed=resumed) as reporter, _stopping() as stop:

@@ -61,6 +61,11 @@ class ImageFrame:
         padding = (self.padding_left, self.padding_right, self.padding_top, self.padding_bottom)
         return F.pad(pixels, padding, value=self.background).float() / 127.5 - 1
 
+    def native(self, images: Tensor) -> Tensor:
+        """Crops images (..., height, width) of the model's frame to the native frame."""
+        rows = slice(self.padding_top, self.padding_top + self.native_height)
+        return images[..., rows, self.padding_left : self.padding_left + self.native_width]
+
 
 class Dataset(Protocol):
     """Samples of ν, the distribution to learn. A data set lives on one device, the CPU at first."""

@@ -90,11 +90,11 @@ def quality(subject: Subject, findings: Findings) -> None:
 
 def inception(subject: Subject, findings: Findings) -> None:
     """The Fréchet distance in Inception's feature space, where its weights were given."""
-    weights, count = subject.options.inception_weights, len(subject.real)
-    if weights is None:
+    weights, frame, count = subject.options.inception_weights, subject.model.dataset.frame, len(subject.real)
+    if weights is None or frame is None:
         return
     real, generated, training = (
-        _native(subject, images) for images in (subject.real, subject.generated[:count], subject.training)
+        frame.native(images) for images in (subject.real, subject.generated[:count], subject.training)
     )
     findings.counted("quality", generated_for_inception=len(generated), real_for_inception=len(real))
     findings.measured(
@@ -143,15 +143,6 @@ def _shapes(subject: Subject, findings: Findings) -> list[StyleMeasurement]:
         f"on bright strokes on a dark ground, and the real images are none, as {reason}."
     )
     return unnamed_styles(latent_space)
-
-
-def _native(subject: Subject, images: Tensor) -> Tensor:
-    """The images without the padding of the model's frame."""
-    frame = subject.model.dataset.frame
-    if frame is None:
-        return images
-    rows = slice(frame.padding_top, frame.height - frame.padding_bottom)
-    return images[:, :, rows, frame.padding_left : frame.width - frame.padding_right]
 
 
 def _real_agreement(subject: Subject) -> Tensor:

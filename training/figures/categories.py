@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import numpy as np
@@ -14,12 +15,13 @@ from ..datasets.gaussians import Gaussians
 from ..evaluation.modes import mode_coverage
 from ..randomness import stream
 from ..trained_model import TrainedModel
-from .drawing import Drawing, draw_images, page, title
-from .runs import facts
+from .captions import caption, differences, facts
+from .drawing import Drawing, draw_images, footer, page, title
 
 _ROWS = 10
 _POINTS = 2_500
 _GOLDEN_RATIO = 0.618034
+_BRIGHT, _MIDDLE, _DARK = 1.0, 0.8, 0.6
 _NAMES = ("baseline", "informative")
 
 
@@ -34,7 +36,7 @@ def draw(gaussians: tuple[TrainedModel, TrainedModel], mnist: tuple[TrainedModel
         mnist: baseline and informative model.
         seed: of the latents.
     """
-    figure = page(8.6, 8.9)
+    figure = page(8.6, 9.4)
     panels = figure.subplots(2, 2)
     numbers: dict[str, Any] = {"seed": seed}
     for column, name in enumerate(_NAMES):
@@ -44,6 +46,9 @@ def draw(gaussians: tuple[TrainedModel, TrainedModel], mnist: tuple[TrainedModel
         numbers[f"mnist, {name}"] = _draw_digits(
             panels[1, column], mnist[column], f"({'cd'[column]}) MNIST, {name}", seed
         )
+    for data, (baseline, informative) in (("gaussians", gaussians), ("mnist", mnist)):
+        numbers[f"{data}, differing besides lambda"] = differences(baseline, informative)
+    footer(figure, caption(*gaussians), caption(*mnist))
     return Drawing(figure, numbers)
 
 
@@ -65,12 +70,32 @@ def category_order(model: TrainedModel) -> list[int]:
 def category_names(model: TrainedModel) -> list[str]:
     """What to write beside the categories in that order: their labels, or a dash where one has none.
 
-    Those of a baseline get their indices.
+    Nothing for a baseline.
     """
-    order = category_order(model)
     if model.configuration.lambda_ == 0:
-        return [str(category) for category in order]
-    return [model.categories[category].label or "–" for category in order]
+        return []
+    return [model.categories[category].label or "–" for category in category_order(model)]
+
+
+def labels_right(model: TrainedModel) -> float:
+    """The share of the training samples that bear the label of the category that Q assigns them to."""
+    return sum(category.sample_share * category.label_share for category in model.categories)
+
+
+def category_colours(count: int) -> NDArray[np.float64]:
+    """Colours (count, 3) in [0, 1], all told apart: evenly spaced hues, of which neighbours differ in brightness.
+
+    Successive colours are about a golden section of the circle of hues apart.
+    """
+    step = min(
+        (each for each in range(1, count + 1) if math.gcd(each, count) == 1),
+        key=lambda each: abs(each - _GOLDEN_RATIO * count),
+    )
+    position = np.arange(count) * step % count
+    value = np.where(position % 2 == 0, _BRIGHT, _DARK)
+    if count % 2:
+        value[position == count - 1] = _MIDDLE  # between two bright ones
+    return hsv_to_rgb(np.stack([position / count, np.ones(count), value], axis=1))
 
 
 @torch.no_grad()
@@ -86,7 +111,7 @@ def _draw_points(axes: Axes, model: TrainedModel, name: str, seed: int) -> dict[
     rank = torch.empty(space.categories, dtype=torch.int64)
     rank[category_order(model)] = torch.arange(space.categories)
     axes.scatter(real[:, 0].numpy(), real[:, 1].numpy(), s=16, color="#d4d4d4", linewidths=0)
-    colours = _colours(space.categories)[rank[categories].numpy()]
+    colours = category_colours(space.categories)[rank[categories].numpy()]
     axes.scatter(samples[:, 0].numpy(), samples[:, 1].numpy(), s=4, c=colours, linewidths=0)
     reach = 1.35 * float(centres.abs().max())
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
@@ -112,15 +137,20 @@ def _draw_digits(axes: Axes, model: TrainedModel, name: str, seed: int) -> dict[
     noise = torch.randn(_ROWS, space.noise, generator=random).repeat_interleave(space.categories, dim=0)
     latents = space.assemble(torch.tensor(order).repeat(_ROWS), torch.zeros(len(noise), space.styles), noise)
     images = model.networks.sampling_generator(latents)
-    draw_images(axes, images, space.categories, model.dataset, column_names=category_names(model))
+    column_names = category_names(model)
+    draw_images(axes, images, space.categories, model.dataset, column_names=column_names)
     recovery = sum(category.recovery for category in model.categories) / space.categories
-    title(axes, name, f"category read back from {recovery:.0%} of samples")
-    labels = [model.categories[category].label for category in order]
-    return {"categories": order, "their labels": labels, "code recovery": recovery} | facts(model)
-
-
-def _colours(count: int) -> NDArray[np.float64]:
-    """Colours (count, 3) of which neighbours are far apart: hues by golden-ratio steps, three brightnesses."""
-    index = np.arange(count)
-    hue, value = (index * _GOLDEN_RATIO) % 1, 0.95 - 0.2 * (index % 3)
-    return hsv_to_rgb(np.stack([hue, np.full(count, 0.85), value], axis=1))
+    note = f"category read back from {recovery:.0%} of samples"
+    measured: dict[str, Any] = {"code recovery": recovery}
+    if column_names:
+        right = labels_right(model)
+        note += f"\nlabels right for {right:.0%} of training images"
+        named = [model.categories[category] for category in order]
+        measured |= {
+            "their labels": [category.label for category in named],
+            "label_share": [category.label_share for category in named],
+            "sample_share": [category.sample_share for category in named],
+            "labels right": right,
+        }
+    title(axes, name, note)
+    return {"categories": order} | measured | facts(model)

@@ -52,44 +52,69 @@ def figures(
     3: samples by category, baseline beside informative
     4: traversals of two continuous codes and a noise variable, baseline beside informative
 
-    Each is written as figure-N.png, with the numbers behind it in figure-N.json.
+    Each is written as figure-N.png, with the numbers behind it in figure-N.json; a small version as quick-figure-N.
     """
-    try:
-        from ..datasets import DatasetError
-        from ..launch import LaunchError, is_out_of_memory
-        from ..run_directory import RunDirectoryError
-        from ..trainer import TrainingDivergedError
-        from .reproduce import FIGURES, Request, reproduce
-        from .runs import FigureError
-    except ModuleNotFoundError as error:
-        if error.name not in {"torch", "safetensors", "matplotlib"}:
-            raise
-        message = f"infosink-figures needs {error.name}: install it with pip install 'infosink[evaluation]'"
-        raise click.ClickException(message) from error
-
     given = {
         "gaussians": gaussians,
         "gaussians-baseline": gaussians_baseline,
         "mnist": mnist,
         "mnist-baseline": mnist_baseline,
     }
+    runs = {name: path for name, path in given.items() if path is not None}
+    try:
+        _reproduce(figures, output, runs, data_dir, device, quick=quick, seed=seed)
+    except KeyboardInterrupt:
+        click.echo("Error: interrupted; figures drawn are whole, and the same command goes on from here", err=True)
+        raise SystemExit(130) from None
+
+
+def _reproduce(
+    figures: tuple[int, ...],
+    output: Path,
+    runs: dict[str, Path],
+    data_directory: Path | None,
+    device: str,
+    *,
+    quick: bool,
+    seed: int,
+) -> None:
+    try:
+        from ..datasets import DatasetError
+        from ..evaluation.record import EvaluationError
+        from ..launch import LaunchError, is_out_of_memory
+        from ..run_directory import RunDirectoryError
+        from ..trainer import TrainingDivergedError
+        from .reproduce import reproduce
+        from .runs import FigureError
+        from .selection import FIGURES, Request
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in {"torch", "safetensors", "matplotlib"}:
+            raise
+        message = f"infosink-figures needs {missing}: install it with pip install 'infosink[evaluation]'"
+        raise click.ClickException(message) from error
+
     request = Request(
         figures=figures or FIGURES,
         output=output,
         quick=quick,
         seed=seed,
-        runs={name: path for name, path in given.items() if path is not None},
-        data_directory=data_dir,
+        runs=runs,
+        data_directory=data_directory,
         device=device,
     )
     try:
         reproduce(request)
-    except KeyboardInterrupt:
-        click.echo("Error: interrupted; figures drawn are whole, and the same command goes on from here", err=True)
-        raise SystemExit(130) from None
     except OSError as error:
         raise click.ClickException(f"cannot write to {output}: {error.strerror or error}") from error
-    except (DatasetError, FigureError, LaunchError, RunDirectoryError, TrainingDivergedError) as error:
+    except (
+        DatasetError,
+        EvaluationError,
+        FigureError,
+        LaunchError,
+        RunDirectoryError,
+        TrainingDivergedError,
+    ) as error:
         raise click.ClickException(str(error)) from error
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

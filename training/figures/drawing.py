@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..datasets import Dataset
+from ..evaluation.record import write_files
 
 _DOTS_PER_INCH = 200
 _GUTTER = 2  # pixels between images
 _TITLE_SIZE = 9.5
 _NOTE_SIZE = 8
 _NOTE_COLOUR = "#555555"
+_CHARACTERS_PER_INCH = 15  # of notes
 
 
 class Drawing(NamedTuple):
@@ -38,13 +41,21 @@ def page(width: float, height: float) -> Figure:
 
 def title(axes: Axes, text: str, note: str = "") -> None:
     """A panel's name, and below it in grey what was measured; after draw_images, whose column names it clears."""
+    lines = note.count("\n") + 1 if note else 0
     clearance = 4 + (1.5 * _NOTE_SIZE if axes.get_xticklabels() and axes.xaxis.get_ticks_position() == "top" else 0)
-    axes.set_title(text + ("\n " if note else ""), fontsize=_TITLE_SIZE, loc="center", linespacing=1.35)
+    axes.set_title(text + "\n " * lines, fontsize=_TITLE_SIZE, loc="center", linespacing=1.35)
     if note:
         axes.annotate(
             note, (0.5, 1), (0, clearance), "axes fraction", "offset points",
             ha="center", va="bottom", fontsize=_NOTE_SIZE, color=_NOTE_COLOUR,
         )  # fmt: skip
+
+
+def footer(figure: Figure, *notes: str) -> None:
+    """What a figure shows and was drawn from, below it in grey: each note on lines of its own."""
+    width = int(_CHARACTERS_PER_INCH * figure.get_figwidth())
+    lines = [line for note in notes for line in textwrap.wrap(note, width)]
+    figure.supxlabel("\n".join(lines), fontsize=_NOTE_SIZE, color=_NOTE_COLOUR)
 
 
 def draw_images(
@@ -66,10 +77,8 @@ def draw_images(
         column_names: above the columns; none where empty.
         row_names: left of the rows; none where empty.
     """
-    frame = dataset.frame
-    if frame is not None:
-        bottom, right = frame.height - frame.padding_bottom, frame.width - frame.padding_right
-        images = images[:, :, frame.padding_top : bottom, frame.padding_left : right]
+    if dataset.frame is not None:
+        images = dataset.frame.native(images)
     grid = _tiled(images, columns)
     axes.imshow(grid, cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")
     height, width = images.shape[2] + _GUTTER, images.shape[3] + _GUTTER
@@ -81,17 +90,18 @@ def draw_images(
 
 
 def save(drawing: Drawing, directory: Path, name: str) -> list[Path]:
-    """Writes NAME.png and NAME.json, each under a temporary name first and then renamed.
+    """Writes NAME.png and NAME.json together, so that the numbers are those of the picture.
 
     Raises:
-        OSError: they cannot be written; earlier ones are whole.
+        EvaluationError: one cannot be written; it is then as it was.
     """
-    picture, numbers = directory / f"{name}.png", directory / f"{name}.json"
     FigureCanvasAgg(drawing.figure)
+    picture = BytesIO()
+    drawing.figure.savefig(picture, dpi=_DOTS_PER_INCH, format="png")
     text = json.dumps(drawing.numbers, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    _replace(picture, lambda path: drawing.figure.savefig(path, dpi=_DOTS_PER_INCH, format="png"))
-    _replace(numbers, lambda path: path.write_text(text, encoding="utf-8"))
-    return [picture, numbers]
+    files = {f"{name}.png": picture.getvalue(), f"{name}.json": text.encode()}
+    write_files(directory, files)
+    return [directory / file for file in files]
 
 
 def _tiled(images: Tensor, columns: int) -> NDArray[np.float32]:
@@ -102,14 +112,3 @@ def _tiled(images: Tensor, columns: int) -> NDArray[np.float32]:
         top, left = (i // columns) * (height + _GUTTER), (i % columns) * (width + _GUTTER)
         grid[top : top + height, left : left + width] = image
     return grid
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..information_plan import InformationPlan, information_plan, mutual_information
-from .drawing import Drawing, page, title
+from .drawing import Drawing, footer, page, title
 
 _CENTRES = (0.2, 0.5, 0.8)
 _SIGMA = 0.05
@@ -47,8 +47,9 @@ def draw(quick: bool, progress: Callable[[str], None]) -> Drawing:
     """Computes the plans for each λ and draws what z1 and what z2 say about y.
 
     The paper gives λ = 5 and no ε. Here ε = 0.01 of the squared side of the square, and λ is read
-    in units of it: λ = 5ε. That problem is not convex, and the resolution of z1 limits its
-    information; λ = ε, the last convex one, is shown as well.
+    in units of it: λ = 5ε. That problem is not convex; λ = ε, the last convex one, is shown as well.
+    In both nothing but the cost restrains what z1 says about y, so that I(z1; y) depends on the
+    resolution of z1: it is at most the logarithm of the points on its grid.
 
     Args:
         quick: a coarse grid and fewer rounds.
@@ -94,7 +95,7 @@ def _numbers(plan: InformationPlan, lambda_: float, problem: SquareProblem) -> d
 
 
 def _figure(problem: SquareProblem, plans: list[InformationPlan]) -> Figure:
-    figure = page(2.45 * (len(plans) + 1), 5.3)
+    figure = page(2.45 * (len(plans) + 1), 5.5)
     panels = figure.subplots(2, len(plans) + 1, sharex="col")
     square, density = panels[0, 0], panels[1, 0]
     square.set_facecolor("#e4e4e4")
@@ -119,6 +120,12 @@ def _figure(problem: SquareProblem, plans: list[InformationPlan]) -> Figure:
         axes.tick_params(labelsize=7)
         axes.xaxis.label.set_size(8)
         axes.yaxis.label.set_size(9)
+    count = len(problem.axis)
+    footer(
+        figure,
+        f"ε = {EPSILON:g}, grid {count} × {count}: I(z₁; y) ≤ log {count} = {math.log(count):.2f} nats; "
+        "from λ = ε on it depends on the grid",
+    )
     return figure
 
 

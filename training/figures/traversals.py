@@ -9,12 +9,13 @@ from torch import Tensor
 
 from ..randomness import stream
 from ..trained_model import TrainedModel
-from .categories import category_names, category_order
-from .drawing import Drawing, draw_images, page, title
-from .runs import facts
+from .captions import caption, differences, facts
+from .categories import category_names, category_order, labels_right
+from .drawing import Drawing, draw_images, footer, page, title
 
 _STEPS = 10
 _NAMES = ("baseline", "informative")
+CHANGE = "change from -1 to 1 (all of a code's prior, 68% of the noise's), mean over pixels"
 # Column of the style and noise latents, after the category: z1 is the category, so the codes are z2, z3 and z4 on.
 _SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉"
 
@@ -29,7 +30,7 @@ def draw(models: tuple[TrainedModel, TrainedModel], seed: int) -> Drawing:
         models: baseline and informative model, on images, with at least two styles and one noise variable.
         seed: of the latents.
     """
-    figure = page(10.2, 7.4)
+    figure = page(10.2, 7.9)
     panels = figure.subplots(2, 3)
     numbers: dict[str, Any] = {"seed": seed}
     for row, (name, model) in enumerate(zip(_NAMES, models, strict=True)):
@@ -51,7 +52,17 @@ def draw(models: tuple[TrainedModel, TrainedModel], seed: int) -> Drawing:
             )
             letter = "abcdef"[3 * row + column]
             title(axes, f"({letter}) {name}, {variable} ({kind})", f"moves a pixel by {change:.3f}")
-        numbers[name] = {"change from end to end, mean over pixels": changes} | facts(model)
+        numbers[name] = {CHANGE: changes} | facts(model)
+    right = labels_right(models[1])
+    numbers["informative"]["labels right"] = right
+    numbers["differing besides lambda"] = differences(*models)
+    footer(
+        figure,
+        "each variable goes from −1 to 1, which is all of a code's prior and 68% of the noise's; "
+        "“moves a pixel by”: mean change of a pixel in [−1, 1]",
+        f"beside the rows of (d): the label of their category, right for {right:.0%} of training images",
+        caption(*models),
+    )
     return Drawing(figure, numbers)
 
 
