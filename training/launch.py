@@ -266,6 +266,8 @@ def report(model: TrainedModel, output: Path) -> None:
     elif dataset.label_names:
         console.print(f"all {len(dataset.label_names)} labels can be sampled")
     console.print(f"next: {_command('infosink-export', output)}", soft_wrap=True)
+    evaluate = _command("infosink-evaluate", output)
+    console.print(f"before it, {evaluate} measures the run and names its styles", soft_wrap=True)
 
 
 def _environment(device: torch.device) -> dict[str, Any]:

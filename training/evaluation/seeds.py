@@ -43,12 +43,6 @@ def require_seeds_only(paths: list[Path], runs: list[dict[str, Any]]) -> None:
         raise EvaluationError("--seeds needs two runs at least, trained alike but for their --seed")
     seeds: dict[int, Path] = {}
     for path, run in zip(paths, runs, strict=True):
-        if run["seed"] in seeds:
-            raise EvaluationError(
-                f"{seeds[run['seed']]} and {path} have the same seed {run['seed']}, and one run would count twice: "
-                "leave one out"
-            )
-        seeds[run["seed"]] = path
         # The preset is where values started from; it has no effect of its own.
         names = sorted({*runs[0], *run} - {"seed", "preset"})
         differing = [name for name in names if runs[0].get(name) != run.get(name)]
@@ -57,6 +51,12 @@ def require_seeds_only(paths: list[Path], runs: list[dict[str, Any]]) -> None:
             raise EvaluationError(
                 f"{paths[0]} and {path} differ in more than the seed: {told}. Compare runs that were trained alike"
             )
+        if run["seed"] in seeds:
+            raise EvaluationError(
+                f"{seeds[run['seed']]} and {path} have the same seed {run['seed']}, and one run would count twice: "
+                "leave one out"
+            )
+        seeds[run["seed"]] = path
 
 
 def over_seeds(evaluations: list[Evaluation]) -> list[Spread]:

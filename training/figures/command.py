@@ -44,7 +44,7 @@ def figures(
     data_dir: Path | None,
     device: str,
 ) -> None:
-    r"""Reproduce the paper's figures, all four or those named by number.
+    """Reproduce the paper's figures, all four or those named by number.
 
     \b
     1: the smoothed loss collapses on medians and means, the Sinkhorn loss does not; trains eight runs
@@ -53,7 +53,7 @@ def figures(
     4: traversals of two continuous codes and a noise variable, baseline beside informative
 
     Each is written as figure-N.png, with the numbers behind it in figure-N.json; a small version as quick-figure-N.
-    """
+    """  # noqa: D301  # \b is click's sign for lines to keep
     given = {
         "gaussians": gaussians,
         "gaussians-baseline": gaussians_baseline,
