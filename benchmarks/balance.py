@@ -9,40 +9,26 @@ and OUTPUT.png; a run that was interrupted goes on where it was. About three min
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from pathlib import Path
 
 from infosink.training.configuration import preset_configuration
 from matplotlib.figure import Figure
-from measured import compare, table
+from measured import asked, compare, table
 from provenance import provenance
 
 RATIOS = (0.0, 0.25, 0.5, 2 / 3, 0.9, 1.0, 1.25)  # two thirds is Table 1's
-COLUMNS = {
-    "modes": "modes of 25",
-    "high_quality": "high-quality share",
-    "code_mode_purity": "code-mode purity",
-    "recovery": "code recovery",
-    "code_information": "code information (nats, perfect 3.22)",
-    "spread": "spread (generated over real)",
-}
 
 
 def main() -> None:
     """Trains, measures and writes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--iterations", type=int, default=3_000)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=Path("docs/balance"))
-    arguments = parser.parse_args()
+    arguments = asked(__doc__, Path("docs/balance"))
 
     origin = provenance("torch", "numpy")
     base = preset_configuration("gaussians", "quick", iterations=arguments.iterations).to_mapping()
     variants = {f"{ratio:.3g}": {"lambda": ratio * base["epsilon"]} for ratio in RATIOS}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     found = compare(variants, base, range(arguments.seeds), arguments.output, origin)
-    arguments.output.with_suffix(".md").write_text(table(found, COLUMNS, "λ / ε") + "\n")
+    arguments.output.with_suffix(".md").write_text(table(found, "λ / ε") + "\n")
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()

@@ -9,12 +9,10 @@ was. About three minutes a run on one core.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from balance import COLUMNS
 from infosink.training.configuration import preset_configuration
-from measured import compare, table
+from measured import asked, compare, table
 from provenance import provenance
 
 VARIANTS = {
@@ -27,17 +25,12 @@ VARIANTS = {
 
 def main() -> None:
     """Trains, measures and writes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--iterations", type=int, default=3_000)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=Path("docs/parametrisations"))
-    arguments = parser.parse_args()
+    arguments = asked(__doc__, Path("docs/parametrisations"))
 
     origin = provenance("torch", "numpy")
     base = preset_configuration("gaussians", "quick", iterations=arguments.iterations).to_mapping()
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     found = compare(VARIANTS, base, range(arguments.seeds), arguments.output, origin)
-    arguments.output.with_suffix(".md").write_text(table(found, COLUMNS, "Q, and the bound") + "\n")
+    arguments.output.with_suffix(".md").write_text(table(found, "Q, and the bound") + "\n")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import hashlib
 import io
 import logging
 import os
-import secrets
 import shutil
 import subprocess
 import tarfile
@@ -22,6 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
+from ..replacement import replace_file
 from .bounded import TooLongError, read_bounded
 from .dataset import DatasetError
 
@@ -250,17 +250,10 @@ def _make_directory(directory: Path) -> None:
 
 
 def _store(path: Path, contents: bytearray) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with temporary.open("xb") as stream:
-            stream.write(contents)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        replace_file(path, contents)
     except OSError as error:
         raise _unwritable(path.parent, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _unwritable(directory: Path, error: OSError) -> DatasetError:

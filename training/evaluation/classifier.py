@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from ..datasets import Dataset, DatasetError
 from ..datasets.mnist_files import mnist_cache
 from ..randomness import derived_seed, stream
+from ..replacement import replace_file
 
 Progress = Callable[[str, float], None]
 
@@ -322,13 +322,4 @@ def _store(path: Path, key: str, classifier: IndependentClassifier, recipe: Clas
         "torch": torch.__version__,
     }
     tensors = {name: tensor.contiguous() for name, tensor in classifier.network.state_dict().items()}
-    contents = save(tensors, {_FORMAT: json.dumps(header, sort_keys=True)})
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(path, save(tensors, {_FORMAT: json.dumps(header, sort_keys=True)}))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import secrets
 import signal
 import sys
 import threading
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..configuration import Configuration, ConfigurationError
+from ..replacement import replace_file
 from .measures import BY_NAME
 
 FORMAT = "infosink-evaluation-1"
@@ -196,7 +195,7 @@ def _require(true: bool, otherwise: str) -> None:
 
 
 def write_files(directory: Path, files: dict[str, bytes]) -> None:
-    """Writes files in the order given, each under a temporary name beside it that is then renamed.
+    """Writes files in the order given, each by replace_file.
 
     It is done in a moment, and Ctrl-C does not come between two of them.
 
@@ -206,18 +205,9 @@ def write_files(directory: Path, files: dict[str, bytes]) -> None:
     with _uninterrupted():
         for name, contents in files.items():
             path = directory / name
-            # A name of its own for each writer, so that two at once leave the one's file or the other's.
-            temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    with temporary.open("xb") as file:
-                        file.write(contents)
-                        file.flush()
-                        os.fsync(file.fileno())
-                    temporary.replace(path)
-                finally:
-                    temporary.unlink(missing_ok=True)
+                replace_file(path, contents)
             except OSError as error:
                 raise EvaluationError(
                     f"cannot write {path}: {error.strerror}; make room, or make its folder writable"
