@@ -136,8 +136,10 @@ def _sum_up(runs: list[Path], request: Request, output: Path | None) -> None:
     from .launch import evaluate_seeds
     from .progress import StageReporter, print_spreads
     from .record import write_files
-    from .seeds import markdown, over_seeds, to_json
+    from .seeds import markdown, over_seeds, require_replaceable, to_json
 
+    if output is not None:
+        require_replaceable(output)
     with StageReporter() as progress:
         evaluations = evaluate_seeds(runs, request, progress)
     print_spreads(over_seeds(evaluations))

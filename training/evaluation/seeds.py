@@ -59,6 +59,28 @@ def require_seeds_only(paths: list[Path], runs: list[dict[str, Any]]) -> None:
         seeds[run["seed"]] = path
 
 
+def require_replaceable(output: Path) -> None:
+    """Checks that the numbers beside a table, whose name nobody typed, would replace none but an earlier table's.
+
+    Args:
+        output: of the table; the numbers go beside it as .json.
+
+    Raises:
+        EvaluationError: a file of that name holds something else, a run's config.json say.
+    """
+    numbers = output.with_suffix(".json")
+    if not numbers.exists():
+        return
+    try:
+        values = json.loads(numbers.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise EvaluationError(
+            f"{numbers}, where the numbers of {output} belong, holds something else: name another --output"
+        )
+
+
 def over_seeds(evaluations: list[Evaluation]) -> list[Spread]:
     """Mean, standard deviation, minimum and maximum of every measure."""
     return [

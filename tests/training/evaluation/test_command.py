@@ -151,9 +151,21 @@ def test_seeds_are_summed_up_after_evaluating_those_that_need_it(points, tmp_pat
     summed = json.loads(output.with_suffix(".json").read_text())["measures"]["quality.spread"]
     assert (summed["minimum"], summed["maximum"]) == (min(both), max(both))
     assert "| spread | → 1 |" in output.read_text()
+    assert call("--seeds", points["a"], points["b"], *SAMPLES, "--output", output).exit_code == 0  # its own it may
     again = call("--seeds", points["a"], points["b"], *SAMPLES)
     assert again.exit_code == 0
     assert again.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["config.md", "evaluation.md"])
+def test_the_numbers_of_a_table_replace_no_file_of_a_run(points, run, name):
+    (run / "evaluation.json").write_text("{}")
+    kept = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    done = call("--seeds", points["a"], points["b"], *SAMPLES, "--output", run / name)
+    assert done.exit_code == 1
+    assert f"{Path(name).stem}.json, where the numbers of" in done.stderr
+    assert "name another --output" in done.stderr
+    assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == kept
 
 
 def test_runs_that_differ_in_more_than_the_seed_are_refused_before_any_work(points):
