@@ -25,7 +25,7 @@ def cache_directory() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def mnist_directory(cache_directory: Path) -> Path:
     """A folder with the four original MNIST files, fetched on first use."""
-    from infosink.training.datasets.mnist_files import mnist_cache, read_or_fetch
+    from infosink.training.datasets.mnist_files import MNIST, read_or_fetch
 
-    read_or_fetch(mnist_cache())
-    return mnist_cache()
+    read_or_fetch(MNIST.cache)
+    return MNIST.cache

@@ -118,7 +118,8 @@ _COUNT = click.IntRange(min=0)
     heading=_DATA,
     type=click.Path(path_type=Path, file_okay=False),
     default=None,
-    help="MNIST's four IDX files, or the folder of images. [default for MNIST: fetched once, then cached]",
+    help="The four IDX files of MNIST or Fashion-MNIST, or the folder of images. [default for the two: fetched once, "
+    "then cached]",
 )
 @click.option(
     "--sigma",
@@ -210,7 +211,10 @@ def train(
     hold_out: int | None,
     **hyperparameters: Any,
 ) -> None:
-    """Train the informative Sinkhorn GAN on DATASET: mnist, gaussians, eight-gaussians or image-folder."""
+    """Train the informative Sinkhorn GAN on DATASET.
+
+    DATASET is mnist, fashion-mnist, gaussians, eight-gaussians or image-folder.
+    """
     try:
         from . import launch
         from .configuration import ConfigurationError

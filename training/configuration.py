@@ -224,3 +224,4 @@ def preset_configuration(dataset: str, preset: str = "paper", **overrides: Any) 
 def option_of(name: str) -> str:
     """The command-line option of a setting."""
     return "--" + name.rstrip("_").replace("_", "-")
+    "fashion-mnist": {"paper": _TABLE_2, "quick": _TABLE_2 | _QUICK_IMAGES},

@@ -1,4 +1,4 @@
-"""The data that generators learn from: MNIST, two-dimensional Gaussian mixtures, and folders of images."""
+"""The data that generators learn from: MNIST and its like, Gaussian mixtures in the plane, and folders of images."""
 
 from .catalogue import open_dataset
 from .dataset import Dataset, DatasetError, ImageFrame, Split

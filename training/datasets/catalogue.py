@@ -8,12 +8,13 @@ from .dataset import Dataset, DatasetError
 from .gaussians import circle_gaussians, grid_gaussians
 from .image_folder import open_image_folder
 from .images import ImageDataset
-from .mnist import open_mnist
+from .mnist import open_fashion_mnist, open_mnist
 
 _COMMAND_OPTIONS = {"data_directory": "--data-dir", "sigma": "--sigma", "channels": "--channels",
                     "hold_out": "--hold-out"}  # fmt: skip
 _OPENERS: dict[str, tuple[Callable[..., Dataset], set[str]]] = {
     "mnist": (open_mnist, {"data_directory", "hold_out"}),
+    "fashion-mnist": (open_fashion_mnist, {"data_directory", "hold_out"}),
     "gaussians": (grid_gaussians, {"sigma"}),
     "eight-gaussians": (circle_gaussians, {"sigma"}),
     "image-folder": (open_image_folder, {"data_directory", "channels", "hold_out"}),
@@ -31,9 +32,9 @@ def open_dataset(
     """Opens a data set by name.
 
     Args:
-        name: "mnist", "gaussians", "eight-gaussians" or "image-folder".
-        data_directory: Of "mnist": a folder with the four IDX files; by default they are fetched once and cached.
-            Of "image-folder": the folder, required.
+        name: "mnist", "fashion-mnist", "gaussians", "eight-gaussians" or "image-folder".
+        data_directory: Of "mnist" and "fashion-mnist": a folder with the four IDX files; by default they are fetched
+            once and cached. Of "image-folder": the folder, required.
         sigma: Of the Gaussians: each component's standard deviation, positive; by default 0.05 for "gaussians" and
             0.02 for "eight-gaussians".
         channels: Of "image-folder": 1 for grey, 3 for RGB; by default RGB if any image is coloured.

