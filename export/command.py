@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from infosink.training.evaluation.record import Evaluation
     from infosink.training.trained_model import TrainedModel
     from infosink.v1.model_pb2 import LatentSpace
 
     from .export import ExportedModel
     from .meanings import Meanings
+    from .weights import Weights
 
-_FOLDER = click.Path(path_type=Path)
+_WEIGHTS = ("float32", "float16", "int8")
+_FOLDER = _FILE = click.Path(path_type=Path)
 _CODES_SHOWN = 30
 _LONGEST_MESSAGE = 400
 _DISTRIBUTIONS = {
@@ -43,17 +46,34 @@ _DISTRIBUTIONS = {
 @click.option(
     "--licence", default="", show_default="unstated", help="The licence of the weights, as an SPDX identifier."
 )
+@click.option(
+    "--weights",
+    type=click.Choice(_WEIGHTS),
+    default="float32",
+    show_default=True,
+    help="How to store large weights. int8 makes files a quarter as large; computing stays float32.",
+)
+@click.option("--card-notes", type=_FILE, metavar="FILE", help="Your own section of the model card, in Markdown.")
 @click.version_option(package_name="infosink")
-def main(run: Path, output: Path | None, name: str | None, data_dir: Path | None, licence: str) -> None:
+def main(
+    run: Path,
+    output: Path | None,
+    name: str | None,
+    data_dir: Path | None,
+    licence: str,
+    weights: Weights,
+    card_notes: Path | None,
+) -> None:
     """Make a training RUN into gen.onnx and q.onnx, which a server loads.
 
     RUN is a directory of infosink-train. The files describe themselves: the meaning of every category is worked out
     here, from the training data; that of every style is what infosink-evaluate found. Both are compared with PyTorch,
-    and written only if they agree: to 1e-5, or to four times PyTorch's own float32 error where that is larger.
+    and written only if they agree: to 1e-5, or to four times PyTorch's own float32 error where that is larger. A model
+    card inside gen.onnx tells where the model comes from, how good it is and what not to trust it for.
 
     \b
     infosink-evaluate runs/mnist && infosink-export runs/mnist
-    infosink-export runs/mnist -o models --name digits
+    infosink-export runs/mnist -o models --name digits --weights int8
     """  # noqa: D301  # \b is click's sign for lines to keep
     missing = [distribution for module, distribution in _DISTRIBUTIONS.items() if find_spec(module) is None]
     if missing:
@@ -65,6 +85,7 @@ def main(run: Path, output: Path | None, name: str | None, data_dir: Path | None
     from infosink.training.run_directory import RunDirectory, RunDirectoryError
     from infosink.training.trained_model import load_trained_model
 
+    from .card import read_notes, read_origin
     from .errors import ExportError
     from .export import check_request, export_model
 
@@ -75,16 +96,27 @@ def main(run: Path, output: Path | None, name: str | None, data_dir: Path | None
             configuration, _ = opened.read_configuration()
             name = configuration.dataset if name is None else name
             check_request(directory, name=name, licence=licence)
+            notes = read_notes(card_notes) if card_notes else ""
             _report("reading the run and naming its categories")
             model = load_trained_model(opened, data_dir)
             meanings, unmeasured = _read_meanings(run, model)
-            exported = export_model(model, directory, name=name, licence=licence, meanings=meanings, report=_report)
+            exported = export_model(
+                model,
+                directory,
+                name=name,
+                licence=licence,
+                meanings=meanings,
+                origin=read_origin(opened, model.iteration),
+                notes=notes,
+                weights=weights,
+                report=_report,
+            )
     except RunDirectoryError as error:
         # What does not fit is a list of many lines.
         raise click.ClickException(textwrap.shorten(str(error), _LONGEST_MESSAGE)) from error
     except (DatasetError, ExportError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    for line in _summary(model, exported, meanings.measured_on if meanings else "", unmeasured, licence):
+    for line in _summary(model, exported, meanings.evaluation if meanings else None, unmeasured, licence):
         click.echo(line)
 
 
@@ -123,7 +155,7 @@ def _report(stage: str) -> None:
 
 
 def _summary(
-    model: TrainedModel, exported: ExportedModel, measured_on: str, unmeasured: str, licence: str
+    model: TrainedModel, exported: ExportedModel, evaluation: Evaluation | None, unmeasured: str, licence: str
 ) -> Iterator[str]:
     from infosink.training.labelling import unreachable_labels
 
@@ -143,14 +175,25 @@ def _summary(
     elif exported.latent_space.styles:
         yield from _style_table(exported.latent_space)
         yield ""
-    if measured_on:
-        yield f"Agreement and the meanings of styles were measured by infosink-evaluate on {measured_on}."
+    if evaluation and _is_measured(exported.latent_space):
+        yield (
+            "Agreement and the meanings of styles were measured by infosink-evaluate on "
+            f"{evaluation.samples:,} samples, beside real ones of the {evaluation.split} split."
+        )
         yield ""
     yield from exported.parity.lines()
+    if exported.rounding:
+        yield from exported.rounding.lines()
     yield f"Licence of the weights: {licence or f'{UNSTATED_LICENCE} (state one with --licence)'}"
     for path in (exported.generator_path, exported.encoder_path):
         yield f"{click.format_filename(path)}  {path.stat().st_size / 1e6:.1f} MB"
+    yield "A model card is in gen.onnx; infosink models --card shows it once it is served."
     yield f"Next: infosink-serve --model {shlex.quote(click.format_filename(exported.generator_path))}"
+
+
+def _is_measured(latent_space: LatentSpace) -> bool:
+    judged = any(category.HasField("agreement") for category in latent_space.categories)
+    return judged or any(style.meaning for style in latent_space.styles)
 
 
 def _category_table(latent_space: LatentSpace) -> Iterator[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infosink.training.code_distribution import make_code_distribution
@@ -13,6 +14,7 @@ from infosink.training.trained_model import TrainedModel
 from infosink.v1.model_pb2 import LatentSpace
 from onnx import ModelProto, helper
 
+from .card import Origin, model_card
 from .contents import check_contents
 from .errors import ExportError
 from .graphs import encoder_graph, generator_graph
@@ -20,6 +22,8 @@ from .meanings import Meanings, plain_meanings
 from .metadata import Role, check_labels, check_licence, check_name, latent_space_message, metadata
 from .parity import Parity, measure_parity
 from .replacement import replace_files
+from .rounding import RoundingLoss, measure_rounding
+from .weights import Weights, rounded_networks, store_weights
 
 GENERATOR_FILE = "gen.onnx"
 ENCODER_FILE = "q.onnx"
@@ -34,12 +38,14 @@ class ExportedModel:
         encoder_path: q.onnx.
         latent_space: as both describe it.
         parity: how far both are from PyTorch.
+        rounding: what storing the weights narrow costs; None where they are stored as they are.
     """
 
     generator_path: Path
     encoder_path: Path
     latent_space: LatentSpace
     parity: Parity
+    rounding: RoundingLoss | None
 
 
 def check_request(directory: Path, *, name: str, licence: str) -> None:
@@ -69,9 +75,15 @@ def export_model(
     name: str | None = None,
     licence: str = "",
     meanings: Meanings | None = None,
+    origin: Origin | None = None,
+    notes: str = "",
+    weights: Weights = "float32",
     report: Callable[[str], None] = lambda _: None,
 ) -> ExportedModel:
     """Writes gen.onnx and q.onnx, after a comparison with PyTorch that both must pass.
+
+    Where weights are stored narrow, the files are compared with PyTorch's networks of the same rounded weights, and
+    what the rounding costs is measured apart.
 
     Files of an earlier export in that directory stay until both new ones are written out; then q.onnx is replaced,
     then gen.onnx, each by a rename. What stops it between the two leaves a new q.onnx beside an old gen.onnx; if they
@@ -83,24 +95,41 @@ def export_model(
         name: what a server calls the model by default; the data set's name unless given.
         licence: of the weights, as an SPDX identifier; empty for none stated.
         meanings: of the codes, where they were measured, see read_meanings.
+        origin: of the model, for its card, see read_origin.
+        notes: of the author, for the card, see read_notes.
+        weights: how the files store them.
         report: told of each stage as it begins.
 
     Raises:
-        ExportError: a name, licence or label cannot be used, a file cannot be written, or the graphs do not pass.
+        ExportError: a name, licence or label cannot be used, a weight cannot be stored so, a file cannot be written,
+            or the graphs do not pass.
     """
     name = model.dataset.name if name is None else name
     check_request(directory, name=name, licence=licence)
     check_labels(model.categories)
-    latent_space = latent_space_message(model, plain_meanings(model) if meanings is None else meanings)
+    meanings = plain_meanings(model) if meanings is None else meanings
+    latent_space = latent_space_message(model, meanings)
     sample_shape = model.dataset.sample_shape
     report("tracing the networks")
     generator = generator_graph(model.networks, model.configuration.latent_space, sample_shape)
     encoder = encoder_graph(model.networks, make_code_distribution(model.configuration), sample_shape)
+    store_weights(generator, weights)
+    store_weights(encoder, weights)
     report("comparing with PyTorch")
-    parity = measure_parity(model, generator, encoder)
+    rounded = rounded_networks(model.networks, weights)
+    parity = measure_parity(replace(model, networks=rounded), generator, encoder)
+    rounding = None if weights == "float32" else measure_rounding(model, rounded, weights)
+    found = parity.to_mapping() | ({"rounding": rounding.to_mapping()} if rounding else {})
+    card = model_card(
+        model, latent_space, name=name, licence=licence, rounding=rounding, evaluation=meanings.evaluation,
+        origin=origin, notes=notes,
+    )  # fmt: skip
     graphs: dict[Role, ModelProto] = {"generator": generator, "encoder": encoder}
     for role, graph in graphs.items():
-        properties = metadata(model, latent_space, role, name=name, licence=licence, parity_json=parity.to_json())
+        properties = metadata(
+            model, latent_space, role, name=name, licence=licence, parity_json=json.dumps(found), weights=weights,
+            card=card,
+        )  # fmt: skip
         helper.set_model_props(graph, properties)
         check_contents(graph, directory)
     report(f"writing {ENCODER_FILE} and {GENERATOR_FILE}")
@@ -109,7 +138,7 @@ def export_model(
         replace_files(directory, {name: graph.SerializeToString(deterministic=True) for name, graph in files.items()})
     except OSError as error:
         raise _unwritable(directory, error) from error
-    return ExportedModel(directory / GENERATOR_FILE, directory / ENCODER_FILE, latent_space, parity)
+    return ExportedModel(directory / GENERATOR_FILE, directory / ENCODER_FILE, latent_space, parity, rounding)
 
 
 def _unwritable(directory: Path, error: OSError) -> ExportError:

@@ -50,7 +50,7 @@ def generator_graph(networks: Networks, latent_space: LatentSpace, sample_shape:
         "noise": torch.zeros(_EXAMPLE_BATCH, latent_space.noise),
     }
     images = len(sample_shape) == 3
-    generator = _Generator(_folded(networks.sampling_generator), latent_space, images=images)
+    generator = _Generator(folded(networks.sampling_generator), latent_space, images=images)
     return _graph("generator", generator, inputs, ["sample", "pixels"] if images else ["sample"])
 
 
@@ -67,13 +67,27 @@ def encoder_graph(networks: Networks, code_distribution: CodeDistribution, sampl
         category_probability (batch, categories), style_mean and style_std (batch, styles).
     """
     inputs = {"sample": torch.zeros(_EXAMPLE_BATCH, *sample_shape)}
-    encoder = _Encoder(_folded(networks.trunk), _folded(networks.code_head), code_distribution)
+    encoder = _Encoder(folded(networks.trunk), folded(networks.code_head), code_distribution)
     return _graph("encoder", encoder, inputs, ["category_probability", "style_mean", "style_std"])
 
 
 def pixels_of(samples: Tensor) -> Tensor:
     """The levels round((x + 1) 127.5) in 0..255: (batch, c, h, w) in [-1, 1] -> uint8 (batch, h, w, c)."""
     return ((samples + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def folded(module: nn.Module) -> nn.Module:
+    """A copy in evaluation mode in which every batch norm is part of the layer before it; float64 on the way."""
+    layers: list[nn.Module] = []
+    for layer in copy.deepcopy(module).double().eval().children():
+        if not isinstance(layer, _BatchNorm):
+            layers.append(layer)
+        elif isinstance(layers[-1], nn.Linear):
+            layers[-1] = fuse_linear_bn_eval(layers[-1], layer)
+        else:
+            transposed = isinstance(layers[-1], nn.ConvTranspose2d)
+            layers[-1] = fuse_conv_bn_eval(layers[-1], layer, transposed)  # type: ignore[type-var]
+    return nn.Sequential(*layers).float().eval().requires_grad_(False)
 
 
 class _Generator(nn.Module):
@@ -93,20 +107,6 @@ class _Encoder(nn.Module):
 
     def forward(self, sample: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.code_distribution.posterior(self.code_head(self.trunk(sample))))
-
-
-def _folded(module: nn.Module) -> nn.Module:
-    """A copy in which every batch norm has become part of the layer before it; float64 on the way."""
-    layers: list[nn.Module] = []
-    for layer in copy.deepcopy(module).double().eval().children():
-        if not isinstance(layer, _BatchNorm):
-            layers.append(layer)
-        elif isinstance(layers[-1], nn.Linear):
-            layers[-1] = fuse_linear_bn_eval(layers[-1], layer)
-        else:
-            transposed = isinstance(layers[-1], nn.ConvTranspose2d)
-            layers[-1] = fuse_conv_bn_eval(layers[-1], layer, transposed)  # type: ignore[type-var]
-    return nn.Sequential(*layers).float().eval().requires_grad_(False)
 
 
 def _graph(name: str, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> ModelProto:

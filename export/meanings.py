@@ -18,7 +18,7 @@ class Meanings(NamedTuple):
 
     agreement: list[float | None]  # of each category; None where it was not measured
     styles: list[Style]
-    measured_on: str = ""  # what the evaluation looked at, in words; empty where there was none
+    evaluation: Evaluation | None = None  # that says so
 
 
 def plain_meanings(model: TrainedModel) -> Meanings:
@@ -53,10 +53,7 @@ def read_meanings(run: Path, model: TrainedModel) -> Meanings:
         agreement, styles = _agreement(evaluation, model), _styles(evaluation, model)
     except ValueError as error:
         raise EvaluationError(f"{run / FILE_NAME} is damaged: {error}; make it again with infosink-evaluate") from error
-    if all(share is None for share in agreement) and not any(style.meaning for style in styles):
-        return Meanings(agreement, styles)
-    measured_on = f"{evaluation.samples:,} samples, beside real ones of the {evaluation.split} split"
-    return Meanings(agreement, styles, measured_on)
+    return Meanings(agreement, styles, evaluation)
 
 
 def _agreement(evaluation: Evaluation, model: TrainedModel) -> list[float | None]:

@@ -1,4 +1,4 @@
-"""What a model file says of itself: ten strings in its `metadata_props`, each prefixed `infosink.`.
+"""What a model file says of itself: strings in its `metadata_props`, each prefixed `infosink.`.
 
 Readers ignore fields that they do not know: an optional one may be added without another schema version.
 """
@@ -19,6 +19,7 @@ from infosink.v1.model_pb2 import Category, ImageSpace, LatentSpace, PointSpace,
 
 from .errors import ExportError
 from .meanings import Meanings
+from .weights import Weights
 
 SCHEMA_VERSION = "1"
 Role = Literal["generator", "encoder"]
@@ -93,7 +94,15 @@ def latent_space_message(model: TrainedModel, meanings: Meanings) -> LatentSpace
 
 
 def metadata(
-    model: TrainedModel, latent_space: LatentSpace, role: Role, *, name: str, licence: str, parity_json: str
+    model: TrainedModel,
+    latent_space: LatentSpace,
+    role: Role,
+    *,
+    name: str,
+    licence: str,
+    parity_json: str,
+    weights: Weights = "float32",
+    card: str = "",
 ) -> dict[str, str]:
     """The metadata of one file.
 
@@ -104,6 +113,8 @@ def metadata(
         name: what a server calls the model by default.
         licence: of the weights; empty for none stated.
         parity_json: the differences from PyTorch that were found.
+        weights: how the file stores them.
+        card: see card.model_card; only a generator's file has one.
     """
     values = {
         "schema_version": SCHEMA_VERSION,
@@ -116,7 +127,10 @@ def metadata(
         "config": model.configuration.to_json(),
         "parity": parity_json,
         "licence": licence or UNSTATED_LICENCE,
+        "weights": weights,
     }
+    if card and role == "generator":
+        values["card"] = card
     return {f"infosink.{key}": value for key, value in sorted(values.items())}
 
 

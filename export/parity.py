@@ -7,7 +7,6 @@ reach the ends of their ranges, and are compared with the networks themselves.
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -72,12 +71,10 @@ class Parity:
         """The differences by name, in the order of their names."""
         return {name: getattr(self, name) for name in sorted(self.tolerance)}
 
-    def to_json(self) -> str:
-        """The differences, the tolerance of each and the rule it follows, as a JSON object; two significant digits."""
+    def to_mapping(self) -> dict[str, Any]:
+        """The differences, the tolerance of each and the rule it follows, for JSON; two significant digits."""
         tolerance = dict(sorted(self.tolerance.items()))
-        return json.dumps(
-            _rounded(self.differences) | {"tolerance": _rounded(tolerance), "tolerance_rule": TOLERANCE_RULE}
-        )
+        return _rounded(self.differences) | {"tolerance": _rounded(tolerance), "tolerance_rule": TOLERANCE_RULE}
 
     def lines(self) -> Iterator[str]:
         """The differences for a person to read; where a tolerance was relaxed, that and the rule."""

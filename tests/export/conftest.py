@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from infosink.export.card import read_origin
 from infosink.export.export import ExportedModel, export_model
 from infosink.training.algorithm import InformativeSinkhorn
 from infosink.training.configuration import preset_configuration
@@ -44,7 +45,8 @@ def train_on_gaussians(tmp_path_factory: pytest.TempPathFactory) -> Callable[...
         settings = preset_configuration("gaussians", "quick", **changes)
         run, dataset = RunDirectory.create(path), open_dataset("gaussians")
         options = {"data_directory": None, "sigma": None, "channels": None}
-        run.write_configuration(settings, {"options": options, "facts": dataset.describe()})
+        data = {"options": options, "facts": dataset.describe()}
+        run.write_configuration(settings, data, {"torch": torch.__version__, "threads": 1})
         Trainer(run, settings, dataset, torch.device("cpu")).train(Schedule(), Silent(), lambda: False)
         return path
 
@@ -95,8 +97,12 @@ def mnist(mnist_as_trained: tuple[Networks, TrainedModel]) -> TrainedModel:
 
 
 @pytest.fixture(scope="session")
-def gaussians_files(gaussians: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
-    return export_model(gaussians, tmp_path_factory.mktemp("gaussians"), name="dots", licence="MIT")
+def gaussians_files(
+    gaussians: TrainedModel, gaussians_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> ExportedModel:
+    origin = read_origin(RunDirectory.open(gaussians_run), gaussians.iteration)
+    directory = tmp_path_factory.mktemp("gaussians")
+    return export_model(gaussians, directory, name="dots", licence="MIT", origin=origin)
 
 
 @pytest.fixture(scope="session")

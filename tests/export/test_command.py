@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 COMMAND = Path(sys.executable).with_name("infosink-export")
 LIMIT = 300
+OPTIONS = ("RUN", "-o, --output", "--name", "--data-dir", "--licence", "--weights", "--card-notes", "--version")
 
 Copy = Callable[[], Path]
 
@@ -113,8 +114,9 @@ def test_an_interrupt_ends_it_and_writes_nothing(copied_run: Path, tmp_path: Pat
 def test_version_and_help() -> None:
     assert "version 0.1.0" in export("--version").output
     text = export("-h").output
-    assert all(option in text for option in ("RUN", "-o, --output", "--name", "--data-dir", "--licence", "--version"))
+    assert all(option in text for option in OPTIONS)
     assert "(unstated)" in text
+    assert "[float32|float16|int8]" in text
 
 
 def test_a_missing_run_is_refused(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def properties(path: Path) -> dict[str, str]:
 def test_files_describe_themselves(mnist: TrainedModel, mnist_files: ExportedModel) -> None:
     generator, encoder = properties(mnist_files.generator_path), properties(mnist_files.encoder_path)
     assert (generator.pop("role"), encoder.pop("role")) == ("generator", "encoder")
+    assert generator.pop("card").startswith("# mnist\n")
     assert generator == encoder
     latents = Parse(generator.pop("latent_space"), LatentSpace())
     assert latents == LatentSpace(
@@ -55,6 +56,7 @@ def test_files_describe_themselves(mnist: TrainedModel, mnist_files: ExportedMod
         "data_set": "mnist",
         "checkpoint_sha256": mnist.checkpoint_sha256,
         "licence": "LicenseRef-Unstated",
+        "weights": "float32",
     }
 
 

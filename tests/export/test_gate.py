@@ -67,7 +67,7 @@ def test_a_tolerance_is_relaxed_by_the_rounding_of_torch_and_says_so(
     relaxed = parity.tolerance["edge_sample"]
     assert 1e-5 < parity.edge_sample <= relaxed < 1e-3
     assert parity.tolerance["category_probability"] == 1e-5
-    assert json.loads(parity.to_json())["tolerance"]["edge_sample"] == pytest.approx(relaxed, rel=0.05)
+    assert json.loads(json.dumps(parity.to_mapping()))["tolerance"]["edge_sample"] == pytest.approx(relaxed, rel=0.05)
     _, line = parity.lines()
     assert line.startswith(f"Tolerance relaxed: edge_sample {float(f'{relaxed:.1e}'):g}, ")
     assert line.endswith(f", by the rule {TOLERANCE_RULE}")

@@ -59,9 +59,12 @@ def expected_agreement(model: TrainedModel) -> list[float | None]:
     return [1 - index / 100 if index and category.label else None for index, category in enumerate(model.categories)]
 
 
+def properties(file: Path) -> dict[str, str]:
+    return {entry.key.removeprefix("infosink."): entry.value for entry in onnx.load(file).metadata_props}
+
+
 def described(file: Path) -> LatentSpace:
-    properties = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
-    return Parse(properties["infosink.latent_space"], LatentSpace())
+    return Parse(properties(file)["latent_space"], LatentSpace())
 
 
 def agreement(latent_space: LatentSpace) -> list[float | None]:
@@ -78,14 +81,17 @@ def styled_run(train_on_gaussians: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(styled_run: Path) -> subprocess.CompletedProcess[str]:
-    """The export of that run where what only the evaluation needs is not installed."""
+def finished(styled_run: Path, tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """The export of that run, in int8 and with notes, where what only the evaluation needs is not installed."""
+    notes = tmp_path_factory.mktemp("notes") / "notes.md"
+    notes.write_text("Made for *this test*.")
     code = (
         "import sys\n"
         "for name in ('scipy', 'sklearn', 'matplotlib'): sys.modules[name] = None\n"
         "from infosink.export.command import main; main()"
     )
-    return subprocess.run([sys.executable, "-c", code, styled_run], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, styled_run, "--weights", "int8", "--card-notes", notes]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +134,32 @@ def test_both_files_state_it(finished: subprocess.CompletedProcess[str], styled_
         Style(name="slant", meaning="slant, partial rank correlation 0.91"),
         Style(name="style 2"),
     ]
+
+
+@pytest.mark.parametrize("file", ["gen.onnx", "q.onnx"])
+def test_both_files_say_how_weights_are_stored_and_what_that_costs(
+    finished: subprocess.CompletedProcess[str], styled_run: Path, file: str
+) -> None:
+    found = properties(styled_run / file)
+    assert found["weights"] == "int8"
+    loss = json.loads(found["parity"])["rounding"]
+    assert (loss["weights"], loss["samples"], loss["unit"]) == ("int8", 1000, "units of the data")
+    assert 0 < loss["sample_mean"] < loss["sample_largest"] < 0.1
+    assert 0 < loss["category_probability"] < 0.1
+    (line,) = (line for line in finished.stdout.splitlines() if line.startswith("Weights stored as int8. "))
+    assert f"generated ones move by {loss['sample_mean']:g} units of the data on average" in line
+    assert (styled_run / file).stat().st_size < 1e6
+
+
+def test_the_card_tells_of_them(finished: subprocess.CompletedProcess[str], styled_run: Path) -> None:
+    assert finished.returncode == 0
+    card = properties(styled_run / "gen.onnx")["card"]
+    assert "| agreement, mean over labels | ↑ | 90.00% | – |" in card
+    assert "| 1 | slant | slant, partial rank correlation 0.91 |" in card
+    assert "\n## Weights\n\nWeights stored as int8. Against float32, over 1,000 samples: " in card
+    assert card.endswith("\n## Notes\n\nMade for *this test*.\n")
+    assert "- torch: 2." in card
+    assert str(styled_run) not in card
 
 
 def test_a_server_and_its_clients_pass_it_on(address: str) -> None:
@@ -225,5 +257,5 @@ def test_a_server_takes_the_longest_meanings_of_the_most_styles(gaussians: Train
     longest = {"name": "ü" * 64, "meaning": "ü" * 64}
     meanings = read_meanings(written(tmp_path, model, styles=[SLANT | longest] * 100), model)
     message = latent_space_message(model, meanings)
-    properties = metadata(model, message, "generator", name="m", licence="", parity_json="{}")
-    assert describe(properties, tmp_path).latent_space.styles[99] == Style(**longest)
+    description = metadata(model, message, "generator", name="m", licence="", parity_json="{}")
+    assert describe(description, tmp_path).latent_space.styles[99] == Style(**longest)

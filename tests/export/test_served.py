@@ -10,12 +10,13 @@ from pathlib import Path
 import grpc
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 import torch
 from infosink.export.errors import ExportError
 from infosink.export.export import ExportedModel, export_model
 from infosink.export.meanings import plain_meanings
-from infosink.export.metadata import latent_space_message, metadata
+from infosink.export.metadata import check_labels, check_name, latent_space_message, metadata
 from infosink.serving.errors import StartupError
 from infosink.serving.model_file import describe
 from infosink.serving.served_model import load_model
@@ -32,6 +33,7 @@ from infosink.v1.sampling_service_pb2 import (
 )
 from infosink.v1.sampling_service_pb2_grpc import SamplingServiceStub
 from infosink.v1.tensor_pb2 import DATA_TYPE_FLOAT32, Tensor
+from onnx import helper
 
 COMMAND = Path(sys.executable).with_name("infosink-serve")
 LIMIT = 60
@@ -96,23 +98,33 @@ def test_the_server_infers_what_torch_infers(stub: SamplingServiceStub, gaussian
     assert list(response.categories) == probability.argmax(1).tolist()
 
 
-def test_export_and_server_agree_on_the_longest_name_and_label(gaussians: TrainedModel, tmp_path: Path) -> None:
+def test_export_and_server_agree_on_the_longest_name_and_label(
+    gaussians: TrainedModel, gaussians_files: ExportedModel, tmp_path: Path
+) -> None:
     def labelled(label: str) -> TrainedModel:
         first, *others = gaussians.categories
         return dataclasses.replace(gaussians, categories=[dataclasses.replace(first, label=label), *others])
 
     label, name = "ü" * 64, "n" * 64
-    files = export_model(labelled(label), tmp_path, name=name)
+    check_name(name)
+    check_labels(labelled(label).categories)
+    generator = onnx.load(gaussians_files.generator_path)
+    helper.set_model_props(generator, described(labelled(label), name))
+    onnx.save(generator, tmp_path / "gen.onnx")
     served = load_model(
-        files.generator_path, name=None, encoder_path=None, device="cpu", threads=1, stream_samples=1000
+        tmp_path / "gen.onnx", name=None, encoder_path=None, device="cpu", threads=1, stream_samples=1000
     )
     assert (served.name, served.labels[0]) == (name, label)
     for model, longer in ((labelled(label + "x"), name), (labelled(label), name + "n")):
         with pytest.raises(ExportError):
             export_model(model, tmp_path, name=longer)
-        latent_space = latent_space_message(model, plain_meanings(model))
         with pytest.raises(StartupError, match=r"its name|a label is longer"):
-            describe(metadata(model, latent_space, "generator", name=longer, licence="", parity_json="{}"), tmp_path)
+            describe(described(model, longer), tmp_path)
+
+
+def described(model: TrainedModel, name: str) -> dict[str, str]:
+    latent_space = latent_space_message(model, plain_meanings(model))
+    return metadata(model, latent_space, "generator", name=name, licence="", parity_json="{}")
 
 
 def tensor(values: npt.NDArray[np.float32]) -> Tensor:
