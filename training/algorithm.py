@@ -13,21 +13,28 @@ since the self term debiases the full ε: the log's `spread` shows it.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .anchors import Anchors, anchored_mass, draw_anchors, label_clusters, require_anchors
 from .code_distribution import make_code_distribution
 from .configuration import Configuration
 from .datasets import Dataset
 from .ground_cost import GROUND_COSTS
 from .information import partition_penalty
 from .invariance import deform, invariance_information
+from .merging import cluster_joint, merge_clusters
 from .networks import Networks, running_statistics_kept
+from .randomness import stream
 from .solvers import Optimisers, Plans, adam, make_solver
 from .transport import column_marginal_error, plan_perplexity
 
 Statistics = dict[str, Tensor]
+
+_ANCHORS = 64  # drawn from all of them in each iteration
 
 
 class InformativeSinkhorn:
@@ -63,6 +70,11 @@ class InformativeSinkhorn:
             trunk = list(networks.trunk.parameters())
             self.q_parameters = self.code_parameters + trunk
             self.optimisers["trunk"] = adam(trunk, settings.dual_learning_rate, settings)
+        self.anchors: Anchors | None = None
+        if settings.anchor_labels:
+            require_anchors(settings, dataset)
+            self.anchors = draw_anchors(dataset, settings.anchor_labels, stream(settings.seed, "anchors"))
+        self.learning_rates = {name: each.param_groups[0]["lr"] for name, each in self.optimisers.items()}
 
     def iterate(self, iteration: int, random: torch.Generator) -> Statistics:
         """Lines 3 to 11 of Algorithm 1: the solver's updates, then one of Q and one of G.
@@ -78,8 +90,36 @@ class InformativeSinkhorn:
             they are on.
         """
         self.networks.train()
+        self._set_learning_rates(iteration)
+        if iteration <= self.settings.warm_up:
+            return self.warm_up_q(iteration, random)
         self.solver.improve(self.dataset, random)
         return self.update_generator_and_q(iteration, random)
+
+    def warm_up_q(self, iteration: int, random: torch.Generator) -> Statistics:
+        """An iteration before the transport begins: Q steps on I_τ alone, and G waits.
+
+        Where the over-clusters are to be merged, they learn by themselves first; after the iteration
+        `merge_after` they are merged (see merging), and Q's category learns the merged ones, beside I_τ:
+
+            −E log q(k(c̃(y)) | Ty),   c̃ ~ q̃(·|y),   k the category of a cluster
+        """
+        networks, merge_after = self.networks, self.settings.merge_after
+        term, taught = self._invariance(random, categories=iteration > merge_after, taught=0 < merge_after < iteration)
+        statistics = {"invariance": term.detach(), "taught": taught.detach()}
+        loss = taught - self.settings.invariance * term
+        if self.anchors is not None:
+            anchoring = self._anchoring(self.anchors, random)
+            loss = loss + anchoring
+            statistics["anchoring"] = anchoring.detach()
+        for name in ("code", "trunk"):
+            self.optimisers[name].zero_grad()
+        torch.autograd.backward(loss, inputs=self.q_parameters)
+        for name in ("code", "trunk"):
+            self.optimisers[name].step()
+        if iteration == merge_after and networks.membership is not None:
+            networks.membership.copy_(self._merged(random))
+        return statistics
 
     def update_generator_and_q(self, iteration: int, random: torch.Generator) -> Statistics:
         """Lines 8 to 11: draws a fresh minibatch, expresses the plans, and steps Q on (31) and G on (32).
@@ -88,7 +128,7 @@ class InformativeSinkhorn:
             Q: −Σ P q + mean_j Z(y_j)                 into Q's head, and the trunk only where the solver has no duals
 
         z' and z'' are independent draws: at G♯ζ = ν the expected loss is then 0, which the
-        self cost of a single batch would not give. With λ = 0 Q still learns, as an observer:
+        self cost of a single batch would not give. z' may be z. With λ = 0 Q still learns, as an observer:
         the plan does not see it.
         """
         networks, settings = self.networks, self.settings
@@ -98,15 +138,20 @@ class InformativeSinkhorn:
         q = self.code_distribution.pairwise(z[:, : space.informative], scores)
         x = networks.generator(z)
         cost = self.ground_cost(x, y)
-        x2, self_cost = x, None
+        x2, self_cost, informed_self_cost = x, None, None
         if settings.debias:
-            x1, x2 = networks.generator(space.draw(size, random)), networks.generator(space.draw(size, random))
+            z1 = z if settings.shared_batch else space.draw(size, random)
+            z2 = space.draw(size, random)
+            x1, x2 = x if settings.shared_batch else networks.generator(z1), networks.generator(z2)
             self_cost = self.ground_cost(x1, x2)
+            informed_self_cost = self_cost.detach()
+            if settings.informed_self_term:
+                informed_self_cost = informed_self_cost - settings.lambda_ * self._symmetric_q(z1, x1, z2, x2)
         plans = self.solver.plans(
             cost=cost.detach(),
             q=q.detach(),
             real_features=features.detach(),
-            self_cost=None if self_cost is None else self_cost.detach(),
+            self_cost=informed_self_cost,
             generated=x2.detach(),
         )
 
@@ -118,13 +163,22 @@ class InformativeSinkhorn:
         statistics = self._statistics(plans, q.detach(), penalty.detach())
         statistics |= {"generator_loss": generator_loss.detach(), "q_loss": q_loss.detach()}
         if settings.invariance:
-            term = self._invariance(random)
+            term, _ = self._invariance(random)
             q_loss = q_loss - settings.invariance * term
             statistics["invariance"] = term.detach()
-        if settings.listening and iteration > settings.listening_from:
-            term = self._listening(x, space.category_of(z), random)
-            generator_loss = generator_loss + settings.listening * term
-            statistics["listening"] = term.detach()
+        if self.anchors is not None:
+            term = self._anchoring(self.anchors, random)
+            q_loss = q_loss + term
+            statistics["anchoring"] = term.detach()
+        if iteration > settings.listening_from:
+            if settings.listening:
+                term = self._listening(x, space.category_of(z), random)
+                generator_loss = generator_loss + settings.listening * term
+                statistics["listening"] = term.detach()
+            if settings.style_listening:
+                term = self._style_listening(x, z)
+                generator_loss = generator_loss + settings.style_listening * term
+                statistics["style_listening"] = term.detach()
 
         # Both gradients before either step: Q and G move in parallel from one point.
         for name in ("code", "trunk", "generator"):
@@ -180,6 +234,16 @@ class InformativeSinkhorn:
                 features = networks.trunk(y)
             return features, networks.code_head(features)
 
+    @torch.no_grad()
+    def _symmetric_q(self, z1: Tensor, x1: Tensor, z2: Tensor, x2: Tensor) -> Tensor:
+        """½ (Q(z1'_i, x''_j) + Q(z1''_j, x'_i)), (B, B): of samples as Q(z1_i, y_j) is of data."""
+        networks, informative = self.networks, self.latent_space.informative
+        with running_statistics_kept(networks):
+            scores = [networks.code_head(networks.trunk(x)) for x in (x1, x2)]
+        forward = self.code_distribution.pairwise(z1[:, :informative], scores[1])
+        backward = self.code_distribution.pairwise(z2[:, :informative], scores[0])
+        return (forward + backward.T) / 2
+
     def _statistics(self, plans: Plans, q: Tensor, penalty: Tensor) -> Statistics:
         return {
             "dual_value": plans.value,
@@ -190,19 +254,69 @@ class InformativeSinkhorn:
             "column_marginal_error": column_marginal_error(plans.transport_plan),
         }
 
-    def _invariance(self, random: torch.Generator) -> Tensor:
-        """I_τ of Q's category, plus that of the over-clustering head where there is one."""
+    def _invariance(
+        self, random: torch.Generator, *, categories: bool = True, taught: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """I_τ of Q's category plus that of the over-clusters, where there are any; and how badly Q knows the merged."""
+        networks = self.networks
         images = self.dataset.draw(self.settings.view_batch_size, random)
+        term = teaching = torch.zeros((), device=images.device)
+        with running_statistics_kept(networks):
+            features = networks.trunk(torch.cat([images, deform(images, random, self.background)]))
+            if categories:
+                scores, view_scores = networks.code_head(features)[:, : self.latent_space.categories].chunk(2)
+                term = invariance_information(scores, view_scores)
+            if networks.over_clustering is not None:
+                clusters, view_clusters = networks.over_clustering(features).chunk(2)
+                term = term + invariance_information(clusters, view_clusters, self.settings.over_balance)
+                if taught and networks.membership is not None:
+                    membership = F.one_hot(networks.membership, self.latent_space.categories).float()
+                    merged = torch.softmax(clusters.detach(), dim=1) @ membership  # (B, C) @ (C, K) -> (B, K)
+                    teaching = F.cross_entropy(view_scores, merged)
+        return term, teaching
+
+    def _merged(self, random: torch.Generator) -> Tensor:
+        """The category of each over-cluster: by what they share, or with anchors by the labels that reach them."""
+        networks = self.networks
+        joint = cluster_joint(networks, self.dataset, self.ground_cost, self.background, random)
+        if self.anchors is None or networks.over_clustering is None:
+            return merge_clusters(joint, self.latent_space.categories)
+        with torch.no_grad(), running_statistics_kept(networks):
+            clusters = torch.softmax(networks.over_clustering(networks.trunk(self.anchors.samples)), dim=1)
+        return label_clusters(joint, anchored_mass(clusters, self.anchors.labels, self.latent_space.categories).cpu())
+
+    def _anchoring(self, anchors: Anchors, random: torch.Generator) -> Tensor:
+        """−E log q(label | T y) over anchors (y, label); points are not deformed."""
+        chosen = torch.randint(len(anchors.labels), (_ANCHORS,), generator=random, device=anchors.labels.device)
+        samples = anchors.samples[chosen]
+        if self.dataset.frame is not None:
+            samples = deform(samples, random, self.background)
         with running_statistics_kept(self.networks):
-            features = self.networks.trunk(torch.cat([images, deform(images, random, self.background)]))
-            scores = self.networks.code_head(features)[:, : self.latent_space.categories]
-            term = invariance_information(*scores.chunk(2))
-            if self.networks.over_clustering is not None:
-                term = term + invariance_information(*self.networks.over_clustering(features).chunk(2))
-        return term
+            scores = self.networks.code_head(self.networks.trunk(samples))
+        return F.cross_entropy(scores[:, : self.latent_space.categories], anchors.labels[chosen])
 
     def _listening(self, x: Tensor, category: Tensor, random: torch.Generator) -> Tensor:
         """−E log q(category | T G(z)): how badly Q, which learns from real data only, reads the code from samples."""
         with running_statistics_kept(self.networks):
             scores = self.networks.code_head(self.networks.trunk(deform(x, random, self.background)))
         return F.cross_entropy(scores[:, : self.latent_space.categories], category)
+
+    def _style_listening(self, x: Tensor, z: Tensor) -> Tensor:
+        """−E log q(style | G(z)), relative to the prior; on the sample itself, since deforming it changes its style."""
+        space = self.latent_space
+        with running_statistics_kept(self.networks):
+            scores = self.networks.code_head(self.networks.trunk(x))
+        style = z[:, : space.informative]
+        log_density = self.code_distribution.log_density(style, scores)
+        category = torch.log_softmax(scores[:, : space.categories], dim=1)
+        of_category = category.gather(1, space.category_of(z)[:, None]).squeeze(1) + math.log(space.categories)
+        return (of_category - log_density).mean()
+
+    def _set_learning_rates(self, iteration: int) -> None:
+        """The settings' own, falling linearly over the last iterations where these ask for it."""
+        if not self.settings.annealing:
+            return
+        left = self.settings.iterations - iteration + 1
+        for name, optimiser in self.optimisers.items():
+            for group in optimiser.param_groups:
+                group["lr"] = self.learning_rates[name] * min(1.0, left / self.settings.annealing)

@@ -173,7 +173,13 @@ _COUNT = click.IntRange(min=0)
     click.Choice(["fenchel", "donsker-varadhan"]),
     "What Q is trained to raise: the bound (20) (paper), or its logarithmic form.",
 )
+@_hyperparameter(
+    "--shared-batch/--no-shared-batch", bool, "Samples of the data term for the self term too, or new ones (paper)."
+)
 @_hyperparameter("--debias/--no-debias", bool, "With or without the self term −½ W(G♯ζ, G♯ζ).")
+@_hyperparameter(
+    "--informed-self-term/--no-informed-self-term", bool, "λQ in the plan of the self term too, or not (paper)."
+)
 @_hyperparameter(
     "--solver", click.Choice(["neural-duals", "sinkhorn"]), "Dual networks (paper), or Sinkhorn on each minibatch."
 )
@@ -190,10 +196,25 @@ _COUNT = click.IntRange(min=0)
 @_hyperparameter("--code-weight-decay", float, "On Q's head. Paper: 0.001 (MNIST).")
 @_hyperparameter("--invariance", float, "α, the weight of Q's invariance to small deformations. Paper: none.")
 @_hyperparameter("--over-clusters", _COUNT, "Outputs of an auxiliary invariant head; 0: none.")
+@_hyperparameter("--over-balance", float, "Above 1, more of the over-clusters are used.")
+@_hyperparameter("--warm-up", _COUNT, "The first iterations, in which Q learns alone by the invariance term.")
+@_hyperparameter(
+    "--merge-after", _COUNT, "Merge the over-clusters into categories after this iteration of the warm-up; 0: never."
+)
+@_hyperparameter(
+    "--anchor-labels", _COUNT, "Labelled images of each label that tie categories to labels; 0: no label is looked at."
+)
 @_hyperparameter("--view-batch-size", click.IntRange(min=2), "Images a step for the invariance term.")
 @_hyperparameter("--listening", float, "μ, the weight of reading the category back from deformed samples. Paper: none.")
-@_hyperparameter("--listening-from", _COUNT, "The iteration after which μ acts.")
+@_hyperparameter("--style-listening", float, "The weight of reading the styles back from samples. Paper: none.")
+@_hyperparameter("--listening-from", _COUNT, "The iteration after which the two act.")
 @_hyperparameter("--averaging", float, "Decay of the moving average of G's weights; 0: none, as in the paper.")
+@_hyperparameter("--annealing", _COUNT, "The last iterations, over which learning rates fall to 0; 0: none.")
+@_hyperparameter(
+    "--precision",
+    click.Choice(["float32", "bfloat16"]),
+    "Of G's and the trunk's passes in training; bfloat16 is faster where the processor has it.",
+)
 @click.version_option(package_name="infosink")
 def train(
     dataset: str,

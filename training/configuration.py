@@ -15,6 +15,7 @@ DualUpdate = Literal["sequential", "joint"]
 GroundCostName = Literal["l1", "squared-l2"]
 Parametrisation = Literal["dot-product", "normalised", "log-density"]
 InformationBound = Literal["fenchel", "donsker-varadhan"]
+Precision = Literal["float32", "bfloat16"]
 
 
 class ConfigurationError(Exception):
@@ -35,7 +36,10 @@ class Configuration:
         parametrisation: of Q; "dot-product" is the paper's, "log-density" that of (22), "normalised"
             the dot product as a density.
         information_bound: what Q is trained to raise; "fenchel" is (20), the paper's.
+        shared_batch: whether the self term's z' is the data term's z, which saves a third of G's passes. Either
+            term's expectation is the same, since z'' stays independent.
         debias: whether the self term −½ W(G♯ζ, G♯ζ) is part of the loss.
+        informed_self_term: whether λQ is part of the self term's plan as of the data term's (sinkhorn solver only).
         solver: "neural-duals" is the paper's Algorithm 1; "sinkhorn" solves each minibatch.
         dual_steps: n_D, the updates of D2 and D4 for each of G (neural duals).
         dual_update: "sequential" as published, or "joint": one step on both losses.
@@ -49,11 +53,19 @@ class Configuration:
         invariance: α, the weight of the invariance information I_τ of Q's category under
             small deformations (sinkhorn solver and images only).
         over_clusters: the outputs of an auxiliary head trained with the same term; 0 for none.
+        over_balance: the weight of the marginal entropies in that head's term; above 1, more of its clusters are used.
+        warm_up: the first iterations, in which Q learns by I_τ alone, and G and the plan wait.
+        merge_after: the iteration of the warm-up after which the over-clusters are merged into categories,
+            which Q is then taught; 0 where Q's categories are learned without.
+        anchor_labels: the labelled training samples of each label that tie category i to label i; 0 for none.
         view_batch_size: the images a step that I_τ is estimated on.
         listening: μ, the weight of E log q(category | deformed G(z)), which moves G only.
-        listening_from: the last iteration without μ.
+        style_listening: the weight of E log q(style | G(z)), which moves G only.
+        listening_from: the last iteration without the two.
         averaging: the decay of the exponential moving average of G's weights that is used for
             sampling and export; 0 for none.
+        annealing: the last iterations, over which all learning rates fall linearly towards 0; 0 for none.
+        precision: of the generator's and the trunk's passes in training; weights and all else are float32.
         seed: of everything random.
     """
 
@@ -68,6 +80,8 @@ class Configuration:
     parametrisation: Parametrisation = "dot-product"
     information_bound: InformationBound = "fenchel"
     debias: bool = True
+    shared_batch: bool = False
+    informed_self_term: bool = False
     solver: SolverName = "neural-duals"
     dual_steps: int = 5
     dual_update: DualUpdate = "sequential"
@@ -82,16 +96,24 @@ class Configuration:
     code_weight_decay: float = 0.0
     invariance: float = 0.0
     over_clusters: int = 0
+    over_balance: float = 1.0
+    warm_up: int = 0
+    merge_after: int = 0
+    anchor_labels: int = 0
     view_batch_size: int = 192
     listening: float = 0.0
+    style_listening: float = 0.0
     listening_from: int = 0
     averaging: float = 0.0
+    annealing: int = 0
+    precision: Precision = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
         at_least = {"categories": 2, "styles": 0, "noise": 0, "dual_steps": 1, "sinkhorn_iterations": 1,
                     "batch_size": 2, "iterations": 1, "over_clusters": 0, "view_batch_size": 2,
-                    "listening_from": 0, "seed": 0}  # fmt: skip
+                    "listening_from": 0, "warm_up": 0, "merge_after": 0, "annealing": 0, "anchor_labels": 0,
+                    "seed": 0}  # fmt: skip
         at_most = {"categories": 1000, "styles": 100, "noise": 10_000, "dual_steps": 1000,
                    "sinkhorn_iterations": 10_000, "batch_size": 65_536, "iterations": 10**9, "over_clusters": 10_000,
                    "view_batch_size": 65_536, "seed": 2**63 - 1}  # fmt: skip
@@ -104,14 +126,15 @@ class Configuration:
         for name in ("epsilon", "dual_learning_rate", "code_learning_rate", "generator_learning_rate"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ConfigurationError(f"{option_of(name)} is {getattr(self, name)}; it must be positive and finite")
-        for name in ("lambda_", "code_weight_decay", "invariance", "listening"):
+        for name in ("lambda_", "code_weight_decay", "invariance", "over_balance", "listening", "style_listening"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ConfigurationError(f"{option_of(name)} is {getattr(self, name)}; it must be 0 or positive")
         for name in ("adam_beta1", "adam_beta2", "averaging"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigurationError(f"{option_of(name)} is {getattr(self, name)}; it must be in [0, 1)")
         choices = {"solver": SolverName, "dual_update": DualUpdate, "ground_cost": GroundCostName,
-                   "parametrisation": Parametrisation, "information_bound": InformationBound}  # fmt: skip
+                   "parametrisation": Parametrisation, "information_bound": InformationBound,
+                   "precision": Precision}  # fmt: skip
         for name, literal in choices.items():
             if getattr(self, name) not in get_args(literal):
                 raise ConfigurationError(
@@ -124,8 +147,30 @@ class Configuration:
             )
         if self.invariance and self.dataset in POINT_DATASETS:
             raise ConfigurationError(f"--invariance deforms images and {self.dataset} has points: use --invariance 0")
+        if self.informed_self_term and self.solver != "sinkhorn":
+            raise ConfigurationError(
+                "--informed-self-term changes the self term, whose potential the neural duals learn without it: "
+                "use --solver sinkhorn or --no-informed-self-term"
+            )
         if self.listening and not self.invariance:
             raise ConfigurationError("--listening needs a Q that is invariant too: set --invariance, or --listening 0")
+        if self.warm_up and not self.invariance:
+            raise ConfigurationError("--warm-up is by the invariance term: set --invariance, or --warm-up 0")
+        if self.warm_up >= self.iterations:
+            raise ConfigurationError(
+                f"--warm-up is {self.warm_up}, and the generator learns only after it: "
+                f"use fewer than the {self.iterations} of --iterations"
+            )
+        if self.merge_after >= max(1, self.warm_up):
+            raise ConfigurationError(
+                f"--merge-after is {self.merge_after}; it must lie within the warm-up, below {self.warm_up}, "
+                "so that Q can learn the merged categories: use a longer --warm-up, or --merge-after 0"
+            )
+        if self.merge_after and not self.categories <= self.over_clusters <= MAX_MERGED_CLUSTERS:
+            raise ConfigurationError(
+                f"--over-clusters is {self.over_clusters}; to merge them into {self.categories} categories it must be "
+                f"from {self.categories} to {MAX_MERGED_CLUSTERS}: change it, or use --merge-after 0"
+            )
 
     @property
     def latent_space(self) -> LatentSpace:
@@ -167,6 +212,8 @@ class Configuration:
 
 _REQUIRED = {field.name for field in dataclasses.fields(Configuration) if field.default is dataclasses.MISSING}
 
+MAX_MERGED_CLUSTERS = 500
+
 POINT_DATASETS = ("gaussians", "eight-gaussians")
 
 _TABLE_1 = {"lambda": 1.0} | dict(
@@ -190,6 +237,7 @@ _QUICK_IMAGES = dict(
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "mnist": {"paper": _TABLE_2, "quick": _TABLE_2 | _QUICK_IMAGES},
+    "fashion-mnist": {"paper": _TABLE_2, "quick": _TABLE_2 | _QUICK_IMAGES},
     "image-folder": {"paper": _TABLE_2, "quick": _TABLE_2 | _QUICK_IMAGES},
     "gaussians": {
         "paper": _TABLE_1 | dict(categories=25),
@@ -224,4 +272,3 @@ def preset_configuration(dataset: str, preset: str = "paper", **overrides: Any) 
 def option_of(name: str) -> str:
     """The command-line option of a setting."""
     return "--" + name.rstrip("_").replace("_", "-")
-    "fashion-mnist": {"paper": _TABLE_2, "quick": _TABLE_2 | _QUICK_IMAGES},

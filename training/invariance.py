@@ -46,7 +46,7 @@ def deform(images: Tensor, random: torch.Generator, background: float) -> Tensor
     return F.grid_sample(images - background, grid, align_corners=False) + background
 
 
-def invariance_information(scores: Tensor, view_scores: Tensor) -> Tensor:
+def invariance_information(scores: Tensor, view_scores: Tensor, balance: float = 1.0) -> Tensor:
     """The mutual information I_τ = KL(P | p⊗p) between the category of y and that of its view Ty, in nats.
 
         P = sym mean_j q(·|y_j) q(·|Ty_j)ᵀ,   q = softmax(scores),   p = P 1
@@ -54,12 +54,14 @@ def invariance_information(scores: Tensor, view_scores: Tensor) -> Tensor:
     Args:
         scores: of y_j, (batch, categories).
         view_scores: of Ty_j, (batch, categories).
+        balance: β of I_τ + 2 (β − 1) H(p), H the entropy: above 1 it favours categories of equal size
+            (Ji, Henriques and Vedaldi 2019).
 
     Returns:
-        A scalar in [0, log categories].
+        A scalar, at β = 1 in [0, log categories].
     """
     joint = torch.softmax(scores, 1).T @ torch.softmax(view_scores, 1) / len(scores)  # (K, B) @ (B, K) -> (K, K)
     joint = ((joint + joint.T) / 2).clamp_min(_SMALLEST_PROBABILITY)
     joint = joint / joint.sum()
-    marginal = joint.sum(dim=1)
-    return (joint * (joint.log() - marginal.log()[:, None] - marginal.log()[None, :])).sum()
+    log_marginal = balance * joint.sum(dim=1).log()
+    return (joint * (joint.log() - log_marginal[:, None] - log_marginal[None, :])).sum()

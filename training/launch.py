@@ -6,6 +6,7 @@ import os
 import platform
 import shlex
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .anchors import require_anchors
 from .configuration import Configuration, option_of, preset_configuration
 from .datasets import Dataset, open_dataset
 from .labelling import unreachable_labels
@@ -80,6 +82,7 @@ def start(request: Request) -> int:
     settings, device = resolve(request), choose_device(request.device)
     RunDirectory.require_free(request.output)
     dataset = open_dataset(request.dataset, **request.data_options)
+    require_anchors(settings, dataset)
     run = RunDirectory.create(request.output)
     directory = request.data_options["data_directory"]
     options = request.data_options | {"data_directory": str(directory.resolve()) if directory else None}
@@ -277,7 +280,23 @@ def _environment(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
-    }
+    } | _commit()
+
+
+def _commit() -> dict[str, str]:
+    """The commit that this code is of, where it runs from a clone of its own repository."""
+    module = Path(__file__).resolve()
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(module.parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+
+    try:
+        git("ls-files", "--error-unmatch", module.name)  # another repository around an installed copy says nothing
+        changed = " and uncommitted changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return {"commit": git("rev-parse", "--short", "HEAD") + changed}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
 
 
 def _command(*words: str | Path) -> str:

@@ -14,10 +14,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .configuration import Precision
 from .latent import LatentSpace
 
 IMAGE_SIZE = 32
 NEGATIVE_SLOPE = 0.2
+
+
+class MixedPrecision(nn.Sequential):
+    """Layers whose training passes may compute in bfloat16; the weights and the output stay float32.
+
+    In evaluation mode everything is float32, so that what is measured and exported does not
+    depend on the precision of training.
+
+    Attributes:
+        reduced: whether training passes are in bfloat16.
+    """
+
+    reduced = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """All layers in turn."""
+        reduced = self.reduced and self.training
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=reduced):
+            for layer in self:
+                x = layer(x)
+        return x.float() if reduced else x
 
 
 class Networks(nn.Module):
@@ -30,10 +52,13 @@ class Networks(nn.Module):
         self_potential: head of D4, the dual potential of the self term, features -> (batch, 1).
         code_head: head of D_Q, features -> scores (batch, code_outputs).
         over_clustering: an auxiliary categorical head, features -> (batch, over_clusters); None without one.
+        membership: the category of each over-cluster, (over_clusters,) int64, all 0 before they are merged; None
+            where they never are.
         averaged_generator: the moving average of G; None without one.
     """
 
     over_clustering: nn.Module | None
+    membership: Tensor | None
     averaged_generator: nn.Module | None
 
     def __init__(
@@ -43,7 +68,9 @@ class Networks(nn.Module):
         *,
         code_outputs: int,
         over_clusters: int = 0,
+        merging: bool = False,
         averaging: bool = False,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
         if len(sample_shape) == 3:
@@ -67,7 +94,11 @@ class Networks(nn.Module):
             self.self_potential = point_head(feature_dimension, 1)
             self.code_head = point_head(feature_dimension, code_outputs)
         self.over_clustering = nn.Linear(feature_dimension, over_clusters) if over_clusters else None
+        self.register_buffer("membership", torch.zeros(over_clusters, dtype=torch.int64) if merging else None)
         self.averaged_generator = copy.deepcopy(self.generator).requires_grad_(False) if averaging else None
+        for network in (self.generator, self.trunk):
+            if isinstance(network, MixedPrecision):
+                network.reduced = precision == "bfloat16"
 
     @property
     def sampling_generator(self) -> nn.Module:
@@ -92,9 +123,9 @@ def fully_connected(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.LeakyReLU(NEGATIVE_SLOPE)]
 
 
-def image_generator(latent_dimension: int, channels: int) -> nn.Sequential:
+def image_generator(latent_dimension: int, channels: int) -> MixedPrecision:
     """G of Table 3 (b): latents -> images (batch, channels, 32, 32) in [-1, 1]."""
-    return nn.Sequential(
+    return MixedPrecision(
         *fully_connected(latent_dimension, 1024),
         *fully_connected(1024, 128 * 8 * 8),
         nn.Unflatten(1, (128, 8, 8)),
@@ -106,9 +137,9 @@ def image_generator(latent_dimension: int, channels: int) -> nn.Sequential:
     )
 
 
-def image_trunk(channels: int, feature_dimension: int) -> nn.Sequential:
+def image_trunk(channels: int, feature_dimension: int) -> MixedPrecision:
     """The shared layers of Table 3 (b): images (batch, channels, 32, 32) -> features."""
-    return nn.Sequential(
+    return MixedPrecision(
         nn.Conv2d(channels, 64, kernel_size=4, stride=2, padding=1),
         nn.BatchNorm2d(64),
         nn.LeakyReLU(NEGATIVE_SLOPE),

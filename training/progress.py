@@ -28,6 +28,7 @@ _HEALTH = (
     ("plan_perplexity", "perplexity", "{:.3g}"),
     ("column_marginal_error", "marginal error", "{:.2g}"),
     ("spread", "spread", "{:.2f}"),
+    ("invariance", "invariance", "{:.2f} nats"),
     ("samples_per_second", "samples/s", "{:,.0f}"),
 )
 
@@ -43,7 +44,7 @@ class ProgressReporter:
     def __init__(
         self, settings: Configuration, done: int, *, resumed: bool = False, console: Console | None = None
     ) -> None:
-        self.settings, self.done, self.resumed = settings, done, resumed
+        self.settings, self.resumed = settings, resumed
         self.console = console or plain_console()
         self.interactive = self.console.is_terminal and not self.console.is_dumb_terminal
         self.progress = Progress(
@@ -58,6 +59,7 @@ class ProgressReporter:
         self.health = Text()
         self.live = Live(Group(self.progress, self.health), console=self.console, refresh_per_second=4)
         self.last_line = time.monotonic()
+        self.iteration = done
         self.seconds_per_iteration: float | None = None
 
     def __enter__(self) -> Self:
@@ -73,6 +75,7 @@ class ProgressReporter:
 
     def iterated(self, iteration: int) -> None:
         """Moves the bar."""
+        self.iteration = iteration
         self.progress.update(self.task, completed=iteration)
 
     def logged(self, record: dict[str, Any]) -> None:
@@ -88,14 +91,18 @@ class ProgressReporter:
             self.last_line = now
 
     def forecast(self, seconds_per_iteration: float) -> None:
-        """Says how long the run will take, and what is quicker where that is hours."""
-        self.seconds_per_iteration = seconds_per_iteration
-        iterations = self.settings.iterations - self.done
-        left = (iterations - FORECAST_AT) * seconds_per_iteration
+        """Says how long the run will take, or its warm-up, and what is quicker where that is hours."""
+        warming_up = self.iteration <= self.settings.warm_up
+        end = self.settings.warm_up if warming_up else self.settings.iterations
+        iterations = end - self.iteration + FORECAST_AT
+        left = (end - self.iteration) * seconds_per_iteration
+        kind = "warm-up iterations" if warming_up else "iterations"
         self.say(
-            f"forecast: {iterations:,} iterations at {seconds_per_iteration:.3g} s each, "
-            f"{duration(max(left, 0.0))} to go"
+            f"forecast: {iterations:,} {kind} at {seconds_per_iteration:.3g} s each, {duration(max(left, 0.0))} to go"
         )
+        if warming_up:
+            return
+        self.seconds_per_iteration = seconds_per_iteration
         if left <= _LONG_SECONDS:
             return
         if self.settings.solver == "sinkhorn" or self.resumed:
@@ -113,7 +120,7 @@ class ProgressReporter:
 
 def health_line(record: dict[str, Any]) -> str:
     """The numbers that tell whether a run is healthy, in one line."""
-    return " · ".join(f"{name} {_written(form, record[key])}" for key, name, form in _HEALTH)
+    return " · ".join(f"{name} {_written(form, record[key])}" for key, name, form in _HEALTH if key in record)
 
 
 def duration(seconds: float) -> str:

@@ -114,14 +114,15 @@ class Trainer:
         while self.iteration < self.settings.iterations:
             self.iteration += 1
             self.totals.add(self.algorithm.iterate(self.iteration, self.random), self.iteration)
-            done = self.iteration - first
+            reporter.iterated(self.iteration)
+            # The warm-up has a pace of its own.
+            done = self.iteration - max(first, self.settings.warm_up * (self.iteration > self.settings.warm_up))
             if done == _FORECAST_FROM:
                 self._synchronise()
                 started = time.perf_counter()
             elif done == FORECAST_AT:
                 self._synchronise()
                 reporter.forecast((time.perf_counter() - started) / (FORECAST_AT - _FORECAST_FROM))
-            reporter.iterated(self.iteration)
             last = self.iteration == self.settings.iterations
             stop = should_stop() and not last
             log = last or _due(self.iteration, schedule.log_every)
@@ -244,7 +245,9 @@ def make_networks(settings: Configuration, sample_shape: tuple[int, ...]) -> Net
             settings.latent_space,
             code_outputs=make_code_distribution(settings).outputs,
             over_clusters=settings.over_clusters if settings.invariance else 0,
+            merging=settings.merge_after > 0,
             averaging=settings.averaging > 0,
+            precision=settings.precision,
         )
 
 

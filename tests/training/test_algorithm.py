@@ -303,6 +303,132 @@ def test_listening_waits_for_its_iteration(mnist):
     assert "listening" in model.iterate(2, random())
 
 
+def test_style_listening_reads_the_styles_of_the_samples_themselves(mnist):
+    """G's gradient gains −Δ ∇E log q(style | G(z)); the category's part of the density does not enter."""
+    options = dict(parametrisation="log-density", invariance=1.0, listening=0.0, listening_from=0)
+    models = [algorithm(mnist, "quick", style_listening=weight, **options) for weight in (0.0, 4.0)]
+    networks, space, replay = copy.deepcopy(models[0].networks), models[0].settings.latent_space, random()
+    for model in models:
+        model.iterate(1, random())
+    z = space.draw(6, replay)
+    scores = networks.code_head(networks.trunk(networks.generator(z)))
+    mean, deviation = scores[:, 10:12].tanh(), torch.exp(math.log(10) * scores[:, 12:14].tanh())
+    normal = torch.distributions.Normal(mean.double(), deviation.double())
+    mass = normal.cdf(torch.ones(())) - normal.cdf(-torch.ones(()))
+    log_density = (normal.log_prob(z[:, 10:12].double()) - mass.log()).sum(1).mean()
+    expected = torch.autograd.grad(-4 * log_density, list(networks.generator.parameters()))
+    first, second = ([w.grad for w in model.networks.generator.parameters()] for model in models)
+    assert relative_error([b - a for a, b in zip(first, second, strict=True)], expected) < 1e-3
+    assert changed(networks.state_dict(), models[1].networks) >= {"generator", "code_head", "trunk"}
+
+
+def test_in_the_warm_up_only_the_over_clusters_learn_and_then_q_learns_what_they_merge_into(mnist):
+    """The gradient of −α I_τ(Q̃) first; after merging, that of −α (I_τ(Q̃) + I_τ(Q)) and of the cross entropy."""
+    options = dict(over_clusters=12, over_balance=1.5, warm_up=2, merge_after=1, iterations=3)
+    model = algorithm(mnist, "quick", **options)
+    before, replay = copy.deepcopy(model.networks), random()
+    first = model.iterate(1, random())
+    assert changed(before.state_dict(), model.networks) == {"over_clustering", "trunk", "membership"}
+    assert model.networks.membership.unique().tolist() == list(range(10))
+    assert first.keys() == {"invariance", "taught"}
+    assert first["taught"] == 0
+
+    networks, membership = copy.deepcopy(model.networks), model.networks.membership.clone()
+    statistics = model.iterate(2, random(2))
+    assert changed(networks.state_dict(), model.networks) == {"over_clustering", "trunk", "code_head"}
+    replay = random(2)
+    images = mnist.draw(6, replay)
+    features = networks.trunk(torch.cat([images, deform(images, replay, -1.0)]))
+    clusters, scores = networks.over_clustering(features), networks.code_head(features)[:, :10]
+    q = clusters[:6].softmax(1).detach()
+    merged = torch.stack([q[:, membership == category].sum(1) for category in range(10)], dim=1)
+    taught = -(merged * scores[6:].log_softmax(1)).sum(1).mean()
+    information = invariance_information(*scores.chunk(2)) + invariance_information(*clusters.chunk(2), 1.5)
+    assert statistics["taught"].item() == pytest.approx(taught.item(), rel=1e-5)
+    for part in ("code_head", "over_clustering", "trunk"):
+        weights = list(networks.get_submodule(part).parameters())
+        expected = torch.autograd.grad(taught - information, weights, retain_graph=True, allow_unused=True)
+        actual = [weight.grad for weight in model.networks.get_submodule(part).parameters()]
+        pairs = [(a, e) for a, e in zip(actual, expected, strict=True) if e is not None]
+        assert relative_error(*zip(*pairs, strict=True)) < 1e-4
+    assert "generator" in changed(networks.state_dict(), (model.iterate(3, random()), model.networks)[1])
+
+
+@pytest.mark.parametrize("name", ["mnist", "gaussians"])
+def test_anchors_teach_q_their_labels_and_leave_the_generator_alone(name, mnist):
+    dataset = mnist if name == "mnist" else open_dataset(name)
+    options = dict(invariance=0.0, listening=0.0, averaging=0.0)
+    plain, anchored = (algorithm(dataset, "quick", anchor_labels=count, **options) for count in (0, 2))
+    for model in (plain, anchored):
+        model.iterate(1, random())
+    first, second = (model.networks.state_dict() for model in (plain, anchored))
+    assert {key.split(".")[0] for key in first if not torch.equal(first[key], second[key])} == {"code_head", "trunk"}
+    losses = [anchored.iterate(iteration, random(iteration))["anchoring"].item() for iteration in range(2, 22)]
+    assert losses[-1] < 0.8 * math.log(len(dataset.label_names))
+
+
+def test_learning_rates_fall_over_the_last_iterations(mnist):
+    model = algorithm(mnist, "quick", invariance=0.0, listening=0.0, averaging=0.0, iterations=4, annealing=2)
+    rates = []
+    for iteration in range(1, 5):
+        model.iterate(iteration, random())
+        rates.append(model.optimisers["generator"].param_groups[0]["lr"])
+    assert rates == pytest.approx([5e-4, 5e-4, 5e-4, 2.5e-4])
+
+
+def test_a_shared_batch_serves_both_terms(mnist):
+    """The self term's z' is z: one draw of latents fewer, and a loss that is the definition's on these samples."""
+    model = algorithm(mnist, "quick", invariance=0.0, listening=0.0, shared_batch=True)
+    networks, space, replay = copy.deepcopy(model.networks).train(), model.latent_space, random()
+    statistics = model.iterate(1, random())
+    z, y, z2 = (source.draw(6, replay) for source in (space, mnist, space))
+    x, x2 = networks.generator(z), networks.generator(z2)
+    q = z[:, :12] @ networks.code_head(networks.trunk(y)).T
+    costs = l1(x, y), l1(x, x2)
+    plan, self_plan = (sinkhorn(c, epsilon=0.05, iterations=10).transport_plan for c in (costs[0] - 0.05 * q, costs[1]))
+    expected = (plan * costs[0]).sum() - 0.5 * (self_plan * costs[1]).sum()
+    assert statistics["generator_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_an_informed_self_term_weighs_samples_by_q_as_the_data_term_weighs_data(mnist):
+    """H solves c(x', x'') − λ ½ (Q(z1', x'') + Q(z1'', x')); the cost that G descends stays c."""
+    model = algorithm(mnist, "quick", invariance=0.0, listening=0.0, informed_self_term=True)
+    with torch.no_grad():
+        model.networks.code_head[-1].weight.mul_(20)  # a Q that tells samples apart
+    networks, space, replay = copy.deepcopy(model.networks).train(), model.latent_space, random()
+    statistics = model.iterate(1, random())
+    z, y, z1, z2 = (source.draw(6, replay) for source in (space, mnist, space, space))
+    x, x1, x2 = (networks.generator(each) for each in (z, z1, z2))
+
+    def q(latents: Tensor, samples: Tensor) -> Tensor:
+        return latents[:, :12] @ networks.code_head(networks.trunk(samples)).T
+
+    cost, self_cost = l1(x, y), l1(x1, x2)
+    plan = sinkhorn(cost - 0.05 * q(z, y), epsilon=0.05, iterations=10).transport_plan
+    informed = self_cost - 0.05 * (q(z1, x2) + q(z2, x1).T) / 2
+    self_plan = sinkhorn(informed, epsilon=0.05, iterations=10).transport_plan
+    expected = (plan * cost).sum() - 0.5 * (self_plan * self_cost).sum()
+    plain = (plan * cost).sum() - 0.5 * (
+        sinkhorn(self_cost, epsilon=0.05, iterations=10).transport_plan * self_cost
+    ).sum()
+    assert statistics["generator_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert abs((expected - plain).item()) > 1e-4
+
+
+def test_in_bfloat16_the_step_is_nearly_that_of_float32_and_evaluation_is_exact(mnist):
+    exact, reduced = (algorithm(mnist, "quick", precision=precision) for precision in ("float32", "bfloat16"))
+    before = exact.networks.state_dict()
+    assert not changed(before, reduced.networks)
+    losses = [float(model.iterate(1, random())["generator_loss"]) for model in (exact, reduced)]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert all(weight.dtype == torch.float32 for weight in reduced.networks.parameters())
+    reduced.networks.load_state_dict(exact.networks.state_dict())
+    images = mnist.draw(4, random())
+    read = [model.networks.eval().trunk(images) for model in (exact, reduced)]
+    assert torch.equal(*read)
+
+
 def test_at_lambda_zero_q_does_not_move_the_generator():
     """The baseline is the same code: Q observes, the plan does not see it."""
     dataset = open_dataset("gaussians")
