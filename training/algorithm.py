@@ -26,7 +26,7 @@ from .datasets import Dataset
 from .ground_cost import GROUND_COSTS
 from .information import partition_penalty
 from .invariance import deform, invariance_information
-from .merging import cluster_joint, merge_clusters
+from .merging import best_order, cluster_joint, merge_clusters
 from .networks import Networks, running_statistics_kept
 from .randomness import stream
 from .solvers import Optimisers, Plans, adam, make_solver
@@ -35,6 +35,7 @@ from .transport import column_marginal_error, plan_perplexity
 Statistics = dict[str, Tensor]
 
 _ANCHORS = 64  # drawn from all of them in each iteration
+_SAMPLES = 1000  # to compare merged categories with Q's
 
 
 class InformativeSinkhorn:
@@ -92,20 +93,20 @@ class InformativeSinkhorn:
         self.networks.train()
         self._set_learning_rates(iteration)
         if iteration <= self.settings.warm_up:
-            return self.warm_up_q(iteration, random)
-        self.solver.improve(self.dataset, random)
-        return self.update_generator_and_q(iteration, random)
+            statistics = self.warm_up_q(iteration, random)
+        else:
+            self.solver.improve(self.dataset, random)
+            statistics = self.update_generator_and_q(iteration, random)
+        if iteration == self.settings.merge_after:
+            self._merge(random)
+        return statistics
 
     def warm_up_q(self, iteration: int, random: torch.Generator) -> Statistics:
         """An iteration before the transport begins: Q steps on I_τ alone, and G waits.
 
-        Where the over-clusters are to be merged, they learn by themselves first; after the iteration
-        `merge_after` they are merged (see merging), and Q's category learns the merged ones, beside I_τ:
-
-            −E log q(k(c̃(y)) | Ty),   c̃ ~ q̃(·|y),   k the category of a cluster
+        Where the over-clusters are to be merged, they learn by themselves until then.
         """
-        networks, merge_after = self.networks, self.settings.merge_after
-        term, taught = self._invariance(random, categories=iteration > merge_after, taught=0 < merge_after < iteration)
+        term, taught = self._invariance(iteration, random)
         statistics = {"invariance": term.detach(), "taught": taught.detach()}
         loss = taught - self.settings.invariance * term
         if self.anchors is not None:
@@ -117,8 +118,6 @@ class InformativeSinkhorn:
         torch.autograd.backward(loss, inputs=self.q_parameters)
         for name in ("code", "trunk"):
             self.optimisers[name].step()
-        if iteration == merge_after and networks.membership is not None:
-            networks.membership.copy_(self._merged(random))
         return statistics
 
     def update_generator_and_q(self, iteration: int, random: torch.Generator) -> Statistics:
@@ -135,6 +134,8 @@ class InformativeSinkhorn:
         size, space = settings.batch_size, self.latent_space
         z, y = space.draw(size, random), self.dataset.draw(size, random)
         features, scores = self._read(y)
+        if settings.category_objective == "invariance":
+            scores = torch.cat([scores[:, : space.categories].detach(), scores[:, space.categories :]], dim=1)
         q = self.code_distribution.pairwise(z[:, : space.informative], scores)
         x = networks.generator(z)
         cost = self.ground_cost(x, y)
@@ -163,9 +164,9 @@ class InformativeSinkhorn:
         statistics = self._statistics(plans, q.detach(), penalty.detach())
         statistics |= {"generator_loss": generator_loss.detach(), "q_loss": q_loss.detach()}
         if settings.invariance:
-            term, _ = self._invariance(random)
-            q_loss = q_loss - settings.invariance * term
-            statistics["invariance"] = term.detach()
+            term, taught = self._invariance(iteration, random)
+            q_loss = q_loss + taught - settings.invariance * term
+            statistics |= {"invariance": term.detach(), "taught": taught.detach()}
         if self.anchors is not None:
             term = self._anchoring(self.anchors, random)
             q_loss = q_loss + term
@@ -254,10 +255,14 @@ class InformativeSinkhorn:
             "column_marginal_error": column_marginal_error(plans.transport_plan),
         }
 
-    def _invariance(
-        self, random: torch.Generator, *, categories: bool = True, taught: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """I_τ of Q's category plus that of the over-clusters, where there are any; and how badly Q knows the merged."""
+    def _invariance(self, iteration: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """I_τ of Q's category plus that of the over-clusters; and how badly Q knows the merged ones.
+
+        The second is −E log q(k(c̃(y)) | Ty), c̃ ~ q̃(·|y), with k the category of a cluster: 0 but while Q is taught.
+        """
+        settings = self.settings
+        categories = iteration > min(settings.merge_after, settings.warm_up)
+        being_taught = 0 < settings.merge_after < iteration <= settings.taught_until
         networks = self.networks
         images = self.dataset.draw(self.settings.view_batch_size, random)
         term = teaching = torch.zeros((), device=images.device)
@@ -269,21 +274,33 @@ class InformativeSinkhorn:
             if networks.over_clustering is not None:
                 clusters, view_clusters = networks.over_clustering(features).chunk(2)
                 term = term + invariance_information(clusters, view_clusters, self.settings.over_balance)
-                if taught and networks.membership is not None:
+                if being_taught and networks.membership is not None:
                     membership = F.one_hot(networks.membership, self.latent_space.categories).float()
                     merged = torch.softmax(clusters.detach(), dim=1) @ membership  # (B, C) @ (C, K) -> (B, K)
                     teaching = F.cross_entropy(view_scores, merged)
         return term, teaching
 
-    def _merged(self, random: torch.Generator) -> Tensor:
-        """The category of each over-cluster: by what they share, or with anchors by the labels that reach them."""
-        networks = self.networks
+    def _merge(self, random: torch.Generator) -> None:
+        """Gives each over-cluster its category: by what they share, or with anchors by the labels that reach them.
+
+        Without anchors the categories take the order that agrees best with Q's, for G's sake, which heeds it already.
+        """
+        networks, categories = self.networks, self.latent_space.categories
+        if networks.over_clustering is None or networks.membership is None:
+            return
         joint = cluster_joint(networks, self.dataset, self.ground_cost, self.background, random)
-        if self.anchors is None or networks.over_clustering is None:
-            return merge_clusters(joint, self.latent_space.categories)
+        samples = self.dataset.draw(_SAMPLES, random) if self.anchors is None else self.anchors.samples
         with torch.no_grad(), running_statistics_kept(networks):
-            clusters = torch.softmax(networks.over_clustering(networks.trunk(self.anchors.samples)), dim=1)
-        return label_clusters(joint, anchored_mass(clusters, self.anchors.labels, self.latent_space.categories).cpu())
+            features = networks.trunk(samples)
+            clusters = torch.softmax(networks.over_clustering(features), dim=1)
+            q = torch.softmax(networks.code_head(features)[:, :categories], dim=1)
+        if self.anchors is not None:
+            membership = label_clusters(joint, anchored_mass(clusters, self.anchors.labels, categories).cpu())
+        else:
+            membership = merge_clusters(joint, categories)
+            merged = clusters @ F.one_hot(membership, categories).to(clusters)  # (n, C) @ (C, K) -> (n, K)
+            membership = best_order(merged.T @ q)[membership]
+        networks.membership.copy_(membership)
 
     def _anchoring(self, anchors: Anchors, random: torch.Generator) -> Tensor:
         """−E log q(label | T y) over anchors (y, label); points are not deformed."""

@@ -92,7 +92,7 @@ def label_clusters(joint: Tensor, anchored: Tensor) -> Tensor:
     joint, anchored = joint.double(), anchored.double()
     root = joint.sum(dim=1).clamp_min(1e-12).rsqrt()
     graph = root[:, None] * (joint + joint.T) / 2 * root[None, :]
-    spread = torch.linalg.solve(torch.eye(len(joint), dtype=torch.float64) - _SPREAD * graph, anchored)
+    spread: Tensor = torch.linalg.solve(torch.eye(len(joint), dtype=torch.float64) - _SPREAD * graph, anchored)
     return (spread / spread.sum(dim=0).clamp_min(1e-12)).argmax(dim=1)
 
 

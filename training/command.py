@@ -195,12 +195,16 @@ _COUNT = click.IntRange(min=0)
 @_hyperparameter("--adam-beta2", float, "Paper: 0.99 (MNIST), 0.9 (Gaussians).")
 @_hyperparameter("--code-weight-decay", float, "On Q's head. Paper: 0.001 (MNIST).")
 @_hyperparameter("--invariance", float, "α, the weight of Q's invariance to small deformations. Paper: none.")
+@_hyperparameter(
+    "--category-objective",
+    click.Choice(["information", "invariance"]),
+    "What Q's category learns from: (31) with the invariance term added, or that term alone.",
+)
 @_hyperparameter("--over-clusters", _COUNT, "Outputs of an auxiliary invariant head; 0: none.")
 @_hyperparameter("--over-balance", float, "Above 1, more of the over-clusters are used.")
 @_hyperparameter("--warm-up", _COUNT, "The first iterations, in which Q learns alone by the invariance term.")
-@_hyperparameter(
-    "--merge-after", _COUNT, "Merge the over-clusters into categories after this iteration of the warm-up; 0: never."
-)
+@_hyperparameter("--merge-after", _COUNT, "Merge the over-clusters into categories after this iteration; 0: never.")
+@_hyperparameter("--taught-until", _COUNT, "The last iteration in which Q is taught the merged categories.")
 @_hyperparameter(
     "--anchor-labels", _COUNT, "Labelled images of each label that tie categories to labels; 0: no label is looked at."
 )

@@ -15,6 +15,7 @@ DualUpdate = Literal["sequential", "joint"]
 GroundCostName = Literal["l1", "squared-l2"]
 Parametrisation = Literal["dot-product", "normalised", "log-density"]
 InformationBound = Literal["fenchel", "donsker-varadhan"]
+CategoryObjective = Literal["information", "invariance"]
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -52,11 +53,13 @@ class Configuration:
         code_weight_decay: of Q's heads, coupled as in the original Adam.
         invariance: α, the weight of the invariance information I_τ of Q's category under
             small deformations (sinkhorn solver and images only).
+        category_objective: what Q's category learns from; "information" is (31), with I_τ added, "invariance" is I_τ
+            alone, and the plan then teaches Q its styles only.
         over_clusters: the outputs of an auxiliary head trained with the same term; 0 for none.
         over_balance: the weight of the marginal entropies in that head's term; above 1, more of its clusters are used.
         warm_up: the first iterations, in which Q learns by I_τ alone, and G and the plan wait.
-        merge_after: the iteration of the warm-up after which the over-clusters are merged into categories,
-            which Q is then taught; 0 where Q's categories are learned without.
+        merge_after: the iteration after which the over-clusters are merged into categories; 0 for never.
+        taught_until: the last iteration in which Q is taught the merged categories.
         anchor_labels: the labelled training samples of each label that tie category i to label i; 0 for none.
         view_batch_size: the images a step that I_τ is estimated on.
         listening: μ, the weight of E log q(category | deformed G(z)), which moves G only.
@@ -95,10 +98,12 @@ class Configuration:
     adam_beta2: float
     code_weight_decay: float = 0.0
     invariance: float = 0.0
+    category_objective: CategoryObjective = "information"
     over_clusters: int = 0
     over_balance: float = 1.0
     warm_up: int = 0
     merge_after: int = 0
+    taught_until: int = 0
     anchor_labels: int = 0
     view_batch_size: int = 192
     listening: float = 0.0
@@ -112,8 +117,8 @@ class Configuration:
     def __post_init__(self) -> None:
         at_least = {"categories": 2, "styles": 0, "noise": 0, "dual_steps": 1, "sinkhorn_iterations": 1,
                     "batch_size": 2, "iterations": 1, "over_clusters": 0, "view_batch_size": 2,
-                    "listening_from": 0, "warm_up": 0, "merge_after": 0, "annealing": 0, "anchor_labels": 0,
-                    "seed": 0}  # fmt: skip
+                    "listening_from": 0, "warm_up": 0, "merge_after": 0, "taught_until": 0, "annealing": 0,
+                    "anchor_labels": 0, "seed": 0}  # fmt: skip
         at_most = {"categories": 1000, "styles": 100, "noise": 10_000, "dual_steps": 1000,
                    "sinkhorn_iterations": 10_000, "batch_size": 65_536, "iterations": 10**9, "over_clusters": 10_000,
                    "view_batch_size": 65_536, "seed": 2**63 - 1}  # fmt: skip
@@ -134,7 +139,7 @@ class Configuration:
                 raise ConfigurationError(f"{option_of(name)} is {getattr(self, name)}; it must be in [0, 1)")
         choices = {"solver": SolverName, "dual_update": DualUpdate, "ground_cost": GroundCostName,
                    "parametrisation": Parametrisation, "information_bound": InformationBound,
-                   "precision": Precision}  # fmt: skip
+                   "category_objective": CategoryObjective, "precision": Precision}  # fmt: skip
         for name, literal in choices.items():
             if getattr(self, name) not in get_args(literal):
                 raise ConfigurationError(
@@ -154,6 +159,11 @@ class Configuration:
             )
         if self.listening and not self.invariance:
             raise ConfigurationError("--listening needs a Q that is invariant too: set --invariance, or --listening 0")
+        if self.category_objective == "invariance" and not self.invariance:
+            raise ConfigurationError(
+                "--category-objective invariance leaves Q's category nothing to learn from without that term: "
+                "set --invariance, or --category-objective information"
+            )
         if self.warm_up and not self.invariance:
             raise ConfigurationError("--warm-up is by the invariance term: set --invariance, or --warm-up 0")
         if self.warm_up >= self.iterations:
@@ -161,10 +171,12 @@ class Configuration:
                 f"--warm-up is {self.warm_up}, and the generator learns only after it: "
                 f"use fewer than the {self.iterations} of --iterations"
             )
-        if self.merge_after >= max(1, self.warm_up):
+        if self.merge_after and not self.invariance:
+            raise ConfigurationError("--merge-after merges invariant clusters: set --invariance, or --merge-after 0")
+        if self.merge_after and not self.merge_after < self.taught_until:
             raise ConfigurationError(
-                f"--merge-after is {self.merge_after}; it must lie within the warm-up, below {self.warm_up}, "
-                "so that Q can learn the merged categories: use a longer --warm-up, or --merge-after 0"
+                f"--taught-until is {self.taught_until}; for Q to learn the merged categories it must be "
+                f"above --merge-after, which is {self.merge_after}"
             )
         if self.merge_after and not self.categories <= self.over_clusters <= MAX_MERGED_CLUSTERS:
             raise ConfigurationError(

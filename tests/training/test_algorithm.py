@@ -1,6 +1,7 @@
 """Algorithm 1: what each step computes, and what it may and may not change."""
 
 import copy
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -324,9 +325,9 @@ def test_style_listening_reads_the_styles_of_the_samples_themselves(mnist):
 
 def test_in_the_warm_up_only_the_over_clusters_learn_and_then_q_learns_what_they_merge_into(mnist):
     """The gradient of −α I_τ(Q̃) first; after merging, that of −α (I_τ(Q̃) + I_τ(Q)) and of the cross entropy."""
-    options = dict(over_clusters=12, over_balance=1.5, warm_up=2, merge_after=1, iterations=3)
+    options = dict(over_clusters=12, over_balance=1.5, warm_up=2, merge_after=1, taught_until=3, iterations=4)
     model = algorithm(mnist, "quick", **options)
-    before, replay = copy.deepcopy(model.networks), random()
+    before = copy.deepcopy(model.networks)
     first = model.iterate(1, random())
     assert changed(before.state_dict(), model.networks) == {"over_clustering", "trunk", "membership"}
     assert model.networks.membership.unique().tolist() == list(range(10))
@@ -351,7 +352,37 @@ def test_in_the_warm_up_only_the_over_clusters_learn_and_then_q_learns_what_they
         actual = [weight.grad for weight in model.networks.get_submodule(part).parameters()]
         pairs = [(a, e) for a, e in zip(actual, expected, strict=True) if e is not None]
         assert relative_error(*zip(*pairs, strict=True)) < 1e-4
-    assert "generator" in changed(networks.state_dict(), (model.iterate(3, random()), model.networks)[1])
+
+    assert model.iterate(3, random())["taught"] > 0
+    assert "generator" in changed(networks.state_dict(), model.networks)
+    assert model.iterate(4, random())["taught"] == 0
+
+
+def test_merged_categories_keep_the_order_that_the_generator_heeds(mnist):
+    """Clusters that copy Q's categories, two each, merge into categories of Q's own numbers."""
+    model = algorithm(mnist, "quick", over_clusters=20, merge_after=1, taught_until=2, invariance=1e-9, listening=0.0)
+    networks = model.networks
+    with torch.no_grad():
+        networks.code_head = nn.Sequential(nn.Linear(1024, 12))
+        networks.code_head[0].weight.mul_(300)
+        order = torch.randperm(20, generator=random())
+        networks.over_clustering.weight.copy_(networks.code_head[0].weight[:10].repeat(2, 1)[order])
+        networks.over_clustering.bias.copy_(networks.code_head[0].bias[:10].repeat(2)[order])
+    model._merge(random())
+    used = networks.over_clustering(networks.trunk(mnist.draw(500, random()))).softmax(1).sum(0) > 5
+    assert used.sum() >= 10
+    assert torch.equal(networks.membership[used], (order % 10)[used])
+
+
+def test_by_invariance_alone_the_plan_teaches_q_its_styles_only(mnist):
+    options = dict(invariance=0.0, listening=0.0, averaging=0.0)
+    model = algorithm(mnist, "quick", **options)
+    model.settings = dataclasses.replace(model.settings, invariance=1e-12, category_objective="invariance")
+    before = copy.deepcopy(model.networks.code_head[-1].weight)
+    model.iterate(1, random())
+    gradient = model.networks.code_head[-1].weight.grad
+    assert gradient[:10].abs().max() < 1e-6 * gradient[10:].abs().max()
+    assert not torch.equal(before, model.networks.code_head[-1].weight)
 
 
 @pytest.mark.parametrize("name", ["mnist", "gaussians"])

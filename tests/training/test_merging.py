@@ -12,7 +12,7 @@ from infosink.training.configuration import preset_configuration
 from infosink.training.datasets import open_dataset
 from infosink.training.ground_cost import l1
 from infosink.training.invariance import deform
-from infosink.training.merging import cluster_joint, merge_clusters
+from infosink.training.merging import best_order, cluster_joint, merge_clusters
 from infosink.training.trainer import make_networks
 from torch import Tensor
 
@@ -56,6 +56,24 @@ def test_planted_categories_are_found(sizes, seed):
     assert torch.equal(membership[:, None] == membership[None, :], same[order][:, order])
 
 
+@given(count=st.integers(2, 12), seed=st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_the_best_order_overlaps_no_less_than_any_exchange_and_finds_a_clear_one(count, seed):
+    random = torch.Generator().manual_seed(seed)
+    planted = torch.randperm(count, generator=random)
+    overlap = 0.4 * torch.rand(count, count, generator=random)
+    order = best_order(overlap)
+    assert order.sort().values.tolist() == list(range(count))
+    rows = torch.arange(count)
+    total = overlap[rows, order].sum()
+    for low, high in itertools.combinations(range(count), 2):
+        other = order.clone()
+        other[[low, high]] = other[[high, low]]
+        assert overlap[rows, other].sum() <= total + 1e-6
+    overlap[rows, planted] += 1
+    assert best_order(overlap).tolist() == planted.tolist()
+
+
 def test_fewer_clusters_than_categories_are_refused():
     with pytest.raises(ValueError, match="3 clusters cannot be merged into 4 categories"):
         merge_clusters(law(3, 0), 4)
@@ -64,7 +82,7 @@ def test_fewer_clusters_than_categories_are_refused():
 def test_the_joint_law_is_that_of_views_and_of_nearest_other_images(mnist_directory):
     """Recomputed image by image, from the definition; an image that was drawn twice is not its own neighbour."""
     mnist = open_dataset("mnist", data_directory=mnist_directory)
-    small = {"over_clusters": 12, "warm_up": 2, "merge_after": 1, "iterations": 3}
+    small = {"over_clusters": 12, "merge_after": 1, "taught_until": 2}
     networks = make_networks(preset_configuration("mnist", "quick", **small), mnist.sample_shape).train()
     with torch.no_grad():
         networks.over_clustering.weight.mul_(30)  # clusters that differ, as after some training
