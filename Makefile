@@ -1,6 +1,7 @@
 # Every target sets up what it needs below .venv and reuses it; data is fetched there too.
-# make demo    train for some minutes, export, serve, and sample digits into demo/
-# make test    lint, types, protos and all tests
+# make demo        serve the model that ships, and sample digits into demo/, in seconds
+# make demo-train  train one for some minutes, export it, and go on likewise
+# make test        lint, types, protos and all tests
 PYTHON ?= python3
 export INFOSINK_CACHE ?= $(CURDIR)/.venv/data
 VENV := .venv
@@ -8,10 +9,13 @@ BIN := $(VENV)/bin
 BUF := $(VENV)/buf/node_modules/.bin/buf
 PACKAGES := infosink.training infosink.export infosink.serving infosink.clients
 
-.PHONY: demo test lint types protos protos-check pytest test-slow test-gpu build clean
+.PHONY: demo demo-train test lint types protos protos-check pytest test-slow test-gpu build clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py demo
+
+demo-train: $(VENV)/installed
+	$(BIN)/python examples/demo_train.py demo
 
 test: lint types protos-check pytest
 

@@ -100,6 +100,16 @@ class Client:
         described.CopyFrom(self._described_anew(name))
         return described
 
+    def card(self, name: str = "") -> str:
+        """One model's card, in Markdown, in the server's own words; empty where its file has none.
+
+        Args:
+            name: The model's name; empty for the server's first.
+        """
+        with self._errors():
+            reply = self._service.GetModel(v1.GetModelRequest(model=name), timeout=self.timeout)
+        return reply.card
+
     def sample(
         self,
         count: int,
@@ -266,8 +276,8 @@ class Client:
             )
         if code is grpc.StatusCode.UNAVAILABLE:
             return ServerUnreachableError(
-                f"no infosink server answers at {self.address}; start one with: infosink-serve --model "
-                f"runs/mnist/gen.onnx, or name another with --server or INFOSINK_SERVER ({details})"
+                f"no infosink server answers at {self.address}; start one with: infosink-serve, "
+                f"or name another with --server or INFOSINK_SERVER ({details})"
             )
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return ServerUnreachableError(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .shipped import SHIPPED, shipped_models
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -72,9 +74,9 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, value: float)
     metavar="[NAME=]PATH",
     callback=_named_paths,
     multiple=True,
-    required=True,
     help="A generator, as infosink-export wrote it, and the name to serve it by: its own name by default. Repeatable; "
-    "the first one answers where a request names none.",
+    "the first one answers where a request names none. "
+    f"[default: the models that ship with infosink: {', '.join(SHIPPED)}]",
 )
 @click.option(
     "--encoder",
@@ -126,13 +128,21 @@ def main(
     max_samples: int,
     grace: float,
 ) -> None:
-    """Serve models over gRPC until INT or TERM: sampling by code, and inference of the codes."""
-    if encoder is not None and len(models) > 1:
-        raise click.UsageError("--encoder goes with one --model; several find theirs beside them")
+    """Serve models over gRPC until INT or TERM: sampling by code, and inference of the codes.
+
+    Without --model, the models that ship with infosink are served.
+    """
+    if encoder is not None and len(models) != 1:
+        raise click.UsageError("--encoder goes with one --model; several, and those that ship, find theirs beside them")
     missing = [distribution for module, distribution in _DISTRIBUTIONS.items() if not _is_installed(module)]
     if missing:
         raise click.ClickException(
             f"infosink-serve needs {missing[0]}: install it with pip install 'infosink[serving]'"
+        )
+    models = models or shipped_models()
+    if not models:
+        raise click.ClickException(
+            "this installation lacks the models that ship with infosink: name one with --model, or install it again"
         )
     _quieten_grpc()
 

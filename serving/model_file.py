@@ -1,8 +1,8 @@
 """What a model file says of itself: its metadata, read and checked.
 
 A file carries its description in ONNX `metadata_props`, ten strings prefixed `infosink.`; `latent_space` and
-`sample_space` are the JSON of the messages of those names, in which unknown fields are ignored: an optional field may
-be added without another schema version.
+`sample_space` are the JSON of the messages of those names. An eleventh, `card`, is optional: a generator's model card,
+in Markdown. Unknown strings and fields are ignored: an optional one may be added without another schema version.
 """
 
 import json
@@ -24,6 +24,7 @@ SCHEMA_VERSION = 1
 MAXIMUM_FILE_BYTES = 2**30
 MAXIMUM_DESCRIPTION_BYTES = 2**18
 """Of one model, so that GetModel and ListModels stay small."""
+MAXIMUM_CARD_BYTES = 2**18
 MAXIMUM_CATEGORIES = 4096
 MAXIMUM_LABEL_BYTES = 128
 MAXIMUM_STYLES = 256
@@ -55,10 +56,17 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Description:
-    """A model file's description of itself."""
+    """A model file's description of itself.
+
+    Attributes:
+        role: Which of a model's two files it is.
+        model: What GetModel and ListModels state.
+        card: The model card, in Markdown; empty where the file has none.
+    """
 
     role: Role
     model: Model
+    card: str = ""
 
     @property
     def latent_space(self) -> LatentSpace:
@@ -159,8 +167,9 @@ def describe(metadata: Mapping[str, str], path: Path) -> Description:
             parity_json=values["parity"],
             licence=values["licence"],
         ),
+        card=metadata.get(_PREFIX + "card", ""),
     )
-    flaw = _flaw(description.model)
+    flaw = _flaw(description)
     if flaw:
         raise StartupError(f"{path} describes itself wrongly: {flaw}; export it again")
     return description
@@ -191,9 +200,10 @@ def _message(text: str, message: M, key: str, path: Path) -> M:
         raise StartupError(f"{path} has an unreadable infosink.{key} ({one_line(error)}): export it again") from None
 
 
-def _flaw(model: Model) -> str | None:
+def _flaw(description: Description) -> str | None:
     """The first thing wrong with a description; None where nothing is."""
-    latents, samples = model.latent_space, model.sample_space
+    model, latents, samples = description.model, description.latent_space, description.sample_space
+    card_bytes = len(description.card.encode())
     checks = [
         (is_model_name(model.name), f"its name {quoted(model.name)} is not 1 to 64 of A-Z a-z 0-9 . _ -"),
         (_SHA256.fullmatch(model.checkpoint_sha256), "its checkpoint_sha256 is not 64 lower-case hexadecimal digits"),
@@ -233,6 +243,7 @@ def _flaw(model: Model) -> str | None:
             model.ByteSize() <= MAXIMUM_DESCRIPTION_BYTES,
             f"its description takes {model.ByteSize()} bytes, more than {MAXIMUM_DESCRIPTION_BYTES}",
         ),
+        (card_bytes <= MAXIMUM_CARD_BYTES, f"its card takes {card_bytes} bytes, more than {MAXIMUM_CARD_BYTES}"),
     ]
     return next((flaw for sound, flaw in checks if not sound), None)
 

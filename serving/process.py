@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 import click
 
@@ -50,7 +49,7 @@ def serve(
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="infosink-serve: %(levelname)s: %(message)s")
     loaded = _load(models, encoder, device, threads or _cores(), stream_samples)
     server = Server(loaded, host, port)
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     server.start()
     if not _is_loopback(host):
         _logger.warning("%s is reachable from other machines, without authentication or encryption", server.address)
@@ -96,18 +95,28 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _stop_on_signals() -> threading.Event:
-    """An event that the first INT or TERM sets; the second ends the process."""
+def stop_on_signals() -> threading.Event:
+    """An event that the first INT or TERM sets; the second ends the process.
+
+    The system hands the signals over in a pipe, which a thread reads. A handler in Python would not do: it runs between
+    two steps of the main thread, too late where that has just gone to wait for good, and it waits for itself where it
+    sets an event whose lock the main thread holds.
+    """
     stop = threading.Event()
+    received, handed_over = os.pipe()
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        del frame
-        if stop.is_set():
-            os._exit(128 + number)
+    def heed() -> None:
+        os.read(received, 1)
         stop.set()
+        (number,) = os.read(received, 1)
+        os._exit(128 + number)
 
+    threading.Thread(target=heed, daemon=True).start()
+    os.set_blocking(handed_over, False)
+    signal.set_wakeup_fd(handed_over)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handle)
+        # What has no handler at all is not handed over.
+        signal.signal(number, lambda *_: None)
     return stop
 
 

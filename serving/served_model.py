@@ -1,6 +1,7 @@
 """A model as the server runs it: a generator, perhaps its encoder, and their description."""
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -128,21 +129,40 @@ def load_model(
         StartupError: If a file is unreadable, not infosink's, of the wrong role, inconsistent with its own description
             or with the other file, or gives other bytes for a sample at another batch size on the CPU.
     """
-    generator, description = _load(path, "generator", device, threads)
-    limits = message_limits(description, stream_samples)
-    if limits.unary_float32_samples == 0 or limits.inferred_samples == 0:
-        raise StartupError(f"{path} makes samples of shape {list(description.sample_shape)}: one does not fit in 4 MiB")
-    batch = _check_batch_invariance(generator, description, path, _prior_batch(description))
     encoder_path = encoder_path or find_encoder(path)
-    encoder = None
-    if encoder_path is not None:
-        encoder, encoder_description = _load(encoder_path, "encoder", device, threads)
-        _check_pair(description, path, encoder_description, encoder_path)
-        _check_batch_invariance(encoder, encoder_description, encoder_path, {"sample": batch["sample"]})
-    return ServedModel(name or description.model.name, description, generator, encoder, limits)
+    # onnxruntime does not hold the interpreter, so that the two files take little longer than one.
+    with ThreadPoolExecutor(1) as beside:
+        loading = beside.submit(_load, encoder_path, "encoder", device, threads) if encoder_path else None
+        generator = _load(path, "generator", device, threads)
+        limits = message_limits(generator.description, stream_samples)
+        if limits.unary_float32_samples == 0 or limits.inferred_samples == 0:
+            shape = list(generator.description.sample_shape)
+            raise StartupError(f"{path} makes samples of shape {shape}: one does not fit in 4 MiB")
+        latents = _prior_batch(generator.description)
+        outputs = _run(generator, latents)
+        checking = beside.submit(_check_batch_invariance, generator, latents, outputs)
+        encoder = loading.result() if loading else None
+        if encoder:
+            _check_pair(generator, encoder)
+            samples = {"sample": outputs["sample"]}
+            _check_batch_invariance(encoder, samples, _run(encoder, samples))
+        checking.result()
+    description = generator.description
+    return ServedModel(
+        name or description.model.name, description, generator.session, encoder.session if encoder else None, limits
+    )
 
 
-def _load(path: Path, role: Role, device: Device, threads: int) -> tuple[Session, Description]:
+@dataclass(frozen=True)
+class _File:
+    """A model file that was loaded, and what it says of itself."""
+
+    path: Path
+    session: Session
+    description: Description
+
+
+def _load(path: Path, role: Role, device: Device, threads: int) -> _File:
     session = Session(read_model_file(path), path, device, threads)
     description = describe(session.metadata, path)
     if description.role != role:
@@ -152,7 +172,7 @@ def _load(path: Path, role: Role, device: Device, threads: int) -> tuple[Session
     if unknown := session.inputs.keys() - description.inputs.keys():
         raise StartupError(f"{path} has the unknown input {min(unknown)}: export it again")
     _check_signature("output", description.outputs, session.outputs, path)
-    return session, description
+    return _File(path, session, description)
 
 
 def _check_signature(direction: str, expected: Signature, actual: GraphSignature, path: Path) -> None:
@@ -168,19 +188,22 @@ def _check_signature(direction: str, expected: Signature, actual: GraphSignature
             )
 
 
-def _check_pair(generator: Description, path: Path, encoder: Description, encoder_path: Path) -> None:
-    if generator.model.checkpoint_sha256 != encoder.model.checkpoint_sha256:
+def _check_pair(generator: _File, encoder: _File) -> None:
+    ours, theirs = generator.description, encoder.description
+    if ours.model.checkpoint_sha256 != theirs.model.checkpoint_sha256:
         raise StartupError(
-            f"{encoder_path} is of another checkpoint ({encoder.model.checkpoint_sha256[:12]}…) than {path} "
-            f"({generator.model.checkpoint_sha256[:12]}…): export both from one run"
+            f"{encoder.path} is of another checkpoint ({theirs.model.checkpoint_sha256[:12]}…) than {generator.path} "
+            f"({ours.model.checkpoint_sha256[:12]}…): export both from one run"
         )
     # Labels may be named again without another checkpoint, sizes may not.
-    if (generator.sample_space, len(generator.latent_space.categories), len(generator.latent_space.styles)) != (
-        encoder.sample_space,
-        len(encoder.latent_space.categories),
-        len(encoder.latent_space.styles),
+    if (ours.sample_space, len(ours.latent_space.categories), len(ours.latent_space.styles)) != (
+        theirs.sample_space,
+        len(theirs.latent_space.categories),
+        len(theirs.latent_space.styles),
     ):
-        raise StartupError(f"{encoder_path} does not describe the same spaces as {path}: export both from one run")
+        raise StartupError(
+            f"{encoder.path} does not describe the same spaces as {generator.path}: export both from one run"
+        )
 
 
 def _prior_batch(description: Description) -> dict[str, Array]:
@@ -191,32 +214,25 @@ def _prior_batch(description: Description) -> dict[str, Array]:
     return {"category": category, "style": draws.style, "noise": draws.noise}
 
 
-def _check_batch_invariance(
-    session: Session, description: Description, path: Path, feeds: dict[str, Array]
-) -> dict[str, Array]:
-    """Warms the session with 64 rows and, on the CPU, compares them with the rows of smaller batches.
-
-    Returns:
-        Each output for the 64 rows.
-    """
-    whole = _run(session, description, path, feeds)
-    for size in _CHECKED_BATCH_SIZES if session.on_cpu else ():
+def _check_batch_invariance(file: _File, feeds: dict[str, Array], whole: dict[str, Array]) -> None:
+    """On the CPU, compares the outputs for the 64 rows of `feeds` with those of smaller batches, byte for byte."""
+    for size in _CHECKED_BATCH_SIZES if file.session.on_cpu else ():
         for rows in _slices(size):
-            part = _run(session, description, path, {name: array[rows] for name, array in feeds.items()})
+            part = _run(file, {name: array[rows] for name, array in feeds.items()})
             if any(array.tobytes() != whole[name][rows].tobytes() for name, array in part.items()):
                 raise StartupError(
-                    f"{path} gives other bytes for a sample in a batch of {size} than of {BATCH_SAMPLES}, so samples "
-                    "could not be drawn again: export it again, with constant weights and no dynamic quantisation"
+                    f"{file.path} gives other bytes for a sample in a batch of {size} than of {BATCH_SAMPLES}, so "
+                    "samples could not be drawn again: export it again, with constant weights and no dynamic "
+                    "quantisation"
                 )
-    return whole
 
 
-def _run(session: Session, description: Description, path: Path, feeds: dict[str, Array]) -> dict[str, Array]:
-    names = list(description.outputs)
+def _run(file: _File, feeds: dict[str, Array]) -> dict[str, Array]:
+    names = list(file.description.outputs)
     try:
-        return dict(zip(names, session.run(feeds, names), strict=True))
+        return dict(zip(names, file.session.run(feeds, names), strict=True))
     except Exception as error:
-        raise StartupError(f"{path} cannot be run: {one_line(error)}: train or export it again") from None
+        raise StartupError(f"{file.path} cannot be run: {one_line(error)}: train or export it again") from None
 
 
 def _slices(size: int) -> Iterator[slice]:

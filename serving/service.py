@@ -65,9 +65,10 @@ class SamplingService(SamplingServiceServicer):
         self._unary_calls = ConcurrencyLimit(unary_calls, "Sample and InferCodes calls")
 
     def GetModel(self, request: GetModelRequest, context: grpc.ServicerContext) -> GetModelResponse:
-        """One model's description."""
+        """One model's description, and its card."""
         with abort_on_error(context):
-            return GetModelResponse(served_model=self._model(request.model).message())
+            model = self._model(request.model)
+            return GetModelResponse(served_model=model.message(), card=model.description.card)
 
     def ListModels(self, request: ListModelsRequest, context: grpc.ServicerContext) -> ListModelsResponse:
         """Every model's description."""

@@ -6,7 +6,7 @@ import click
 
 from ..printable import printable
 from .options import TEXT, Connection, connection_options
-from .report import console, print_json
+from .report import console, print_json, print_markdown
 
 if TYPE_CHECKING:
     from infosink.v1.model_pb2 import LatentSpace, SampleSpace
@@ -18,18 +18,32 @@ _CHECKPOINT_DIGITS = 12
 
 @click.command()
 @click.argument("name", type=TEXT, required=False)
+@click.option("--card", is_flag=True, help="Print the model's card: what it is, how it was made, what it is not for.")
 @connection_options
-def models(name: str | None, connection: Connection, as_json: bool) -> None:
-    """List the server's models, or the categories and styles of the model NAME."""
+def models(name: str | None, card: bool, connection: Connection, as_json: bool) -> None:
+    """List the server's models, or the categories and styles of the model NAME.
+
+    Of the card, which is Markdown, NAME may be left out: that of the server's first model is meant then.
+    """
     with connection.client() as client:
-        served = client.models() if name is None else [client.model(name)]
+        if name is None and not card:
+            listed = client.models()
+            if as_json:
+                print_json({"models": [_as_json(model) for model in listed]})
+            else:
+                _print_models(listed)
+            return
+        served, text = client.model(name or ""), client.card(name or "")
     if as_json:
-        described = [_as_json(model) for model in served]
-        print_json({"models": described} if name is None else described[0])
-    elif name is None:
-        _print_models(served)
+        print_json({**_as_json(served), "card": text})
+    elif not card:
+        _print_model(served, text)
+    elif text:
+        print_markdown(text)
     else:
-        _print_model(served[0])
+        raise click.ClickException(
+            f"the model {printable(served.model.name)} has no card; files that infosink-export makes now have one"
+        )
 
 
 def _as_json(served: "ServedModel") -> dict[str, Any]:
@@ -63,7 +77,7 @@ def _print_models(models: list["ServedModel"]) -> None:
     console().print(table)
 
 
-def _print_model(served: "ServedModel") -> None:
+def _print_model(served: "ServedModel", card: str) -> None:
     from rich.table import Table
 
     model = served.model
@@ -77,6 +91,7 @@ def _print_model(served: "ServedModel") -> None:
         "runs on": f"{served.execution_provider}, onnxruntime {served.runtime_version}",
         "checkpoint": model.checkpoint_sha256,
         "licence": model.licence,
+        "card": f"infosink models {model.name} --card" if card else "none",
     }
     for name, value in facts.items():
         output.print(f"{name}: {printable(value)}", soft_wrap=True)

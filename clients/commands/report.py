@@ -43,6 +43,24 @@ def console() -> "Console":
     return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _WIDTH_OF_PIPES)
 
 
+def print_markdown(text: str) -> None:
+    """The server's Markdown: laid out on a terminal, and as it was written elsewhere."""
+    from ..printable import printable, printable_lines
+
+    if not sys.stdout.isatty():
+        click.echo(printable_lines(text))
+        return
+
+    from rich.markdown import Markdown
+    from rich.segment import Segment, Segments
+
+    output = console()
+    # A link's address is not hidden behind its words; what entities such as &#x202e; stand for is seen only here.
+    for line in output.render_lines(Markdown(printable_lines(text), hyperlinks=False), pad=False):
+        segments = [Segment(printable(segment.text), segment.style) for segment in line]
+        output.print(Segments([*segments, Segment.line()]))
+
+
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[Iterable["Samples"]], Iterator["Samples"]]]:
     """A progress bar on standard error; nothing where that is no terminal, or where there is little to wait for.

@@ -55,6 +55,7 @@ class Careless(sampling_service_pb2_grpc.SamplingServiceServicer):
         spoil_codes: Changes inferred codes.
         batches: How many streamed batches answer a request for one.
         fail: A status and its details, for every call but those for descriptions.
+        card: The model's card.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Careless(sampling_service_pb2_grpc.SamplingServiceServicer):
         spoil_codes: Callable[[v1.InferCodesResponse], object] = lambda _: None,
         batches: Callable[[], Iterator[object]] = lambda: iter([None]),
         fail: tuple[grpc.StatusCode, str] | None = None,
+        card: str = "",
     ) -> None:
         image = model_pb2.ImageSpace(
             channels=1, height=8, width=8, padding_top=1, padding_left=1, padding_bottom=1, padding_right=1
@@ -87,12 +89,13 @@ class Careless(sampling_service_pb2_grpc.SamplingServiceServicer):
         self.served = v1.ServedModel(model=model, limits=limits, infers_codes=True)
         describe(self.served)
         self.spoil, self.spoil_codes, self.batches, self.fail = spoil, spoil_codes, batches, fail
+        self.card = card
 
     def ListModels(self, request, context):  # noqa: N802
         return v1.ListModelsResponse(served_models=[self.served])
 
     def GetModel(self, request, context):  # noqa: N802
-        return v1.GetModelResponse(served_model=self.served)
+        return v1.GetModelResponse(served_model=self.served, card=self.card)
 
     def Sample(self, request, context):  # noqa: N802
         return v1.SampleResponse(batch=self._batch(request.draw, context))

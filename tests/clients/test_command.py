@@ -358,12 +358,34 @@ def test_agreement_is_shown_where_it_was_measured(infosink: Run, careless: Start
         served.model.latent_space.categories[1].agreement = 0
 
     server = careless(describe=judged)
-    heading, first, second = infosink("models", "m", "--server", server).stdout.splitlines()[9:12]
+    heading, first, second = infosink("models", "m", "--server", server).stdout.splitlines()[10:13]
     assert re.search(r"recovery +agreement *$", heading)
     assert re.search(r"^ *0 .* 0\.000 +- *$", first)
     assert re.search(r"^ *1 .* 0\.000 +0\.000 *$", second)
     latent_space = json.loads(infosink("models", "m", "--json", "--server", server).stdout)["model"]["latent_space"]
     assert [category.get("agreement") for category in latent_space["categories"]] == [None, 0]
+
+
+def test_a_card_is_printed_as_it_was_written(infosink: Run, careless: Start) -> None:
+    card = "# Digits\n\n\tinfosink-serve\n\n* [red]:cat:\x1b[31m &#x202e;\u202e *seven*\n"
+    server = careless(card=card)
+    for arguments in (["--card"], ["m", "--card"]):
+        printed = infosink("models", *arguments, "--server", server).stdout
+        assert printed == "# Digits\n\n    infosink-serve\n\n* [red]:cat: [31m &#x202e;  *seven*\n"
+        assert json.loads(infosink("models", *arguments, "--json", "--server", server).stdout)["card"] == card
+    assert "card: infosink models m --card\n" in infosink("models", "m", "--server", server).stdout
+    assert json.loads(infosink("models", "m", "--json", "--server", server).stdout)["card"] == card
+    with Client(server) as client:
+        assert client.card() == card
+
+
+def test_a_model_without_a_card_says_so(infosink: Run) -> None:
+    result = infosink("models", "--card")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: the model images has no card")
+    assert "card: none\n" in infosink("models", "points").stdout
+    assert json.loads(infosink("models", "--card", "--json").stdout)["card"] == ""
+    assert infosink("models", "mnist", "--card").exit_code == 4
 
 
 def test_the_servers_text_is_printed_as_it_is(infosink: Run, careless: Start) -> None:

@@ -22,6 +22,31 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_a_card_is_laid_out_on_a_terminal(careless: Callable[..., str]) -> None:
+    server = careless(card="# Digits\n\n[seven](http://example.org/7) \x1b[5m&#x202e; :cat: [red]\n\n* one\n")
+    terminal, output = pty.openpty()
+    command = [SCRIPTS / "infosink", "models", "--card", "--server", server]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, env=environment) as process:
+        os.close(output)
+        seen = b""
+        try:
+            while block := os.read(terminal, 4096):
+                seen += block
+        except OSError:
+            pass  # The terminal's other end is closed.
+        assert (process.wait(timeout=60), process.stderr.read()) == (0, b"")
+    os.close(terminal)
+    text = seen.decode()
+    assert "# Digits" not in text
+    assert "• " in text
+    assert "\x1b[5m" not in text
+    assert "\u202e" not in text
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert "seven (http://example.org/7)  [5m  :cat: [red]" in plain
+    assert plain.splitlines()[0].strip() == "Digits"
+
+
 # A shell may have told this process, and so its children, to ignore these.
 LISTENING = """
 import signal, sys
@@ -54,15 +79,18 @@ def interrupted(code: str, arguments: list[str], signals: list[signal.Signals], 
     return process.returncode, stdout, seen.decode()
 
 
-@pytest.mark.parametrize("command", ["sample", "batch"])
-@pytest.mark.parametrize("output", ["digits.npz", "digits/"])
+# Every pair of command, output and signals.
 @pytest.mark.parametrize(
-    ("signals", "exit_code"),
+    ("command", "output", "signals", "exit_code"),
     [
-        ([signal.SIGINT], 130),
-        ([signal.SIGINT, signal.SIGINT], 130),
-        ([signal.SIGTERM], 143),
-        ([signal.SIGHUP], 129),
+        ("sample", "digits.npz", [signal.SIGINT], 130),
+        ("batch", "digits/", [signal.SIGINT], 130),
+        ("sample", "digits/", [signal.SIGINT, signal.SIGINT], 130),
+        ("batch", "digits.npz", [signal.SIGINT, signal.SIGINT], 130),
+        ("sample", "digits.npz", [signal.SIGTERM], 143),
+        ("batch", "digits/", [signal.SIGTERM], 143),
+        ("sample", "digits/", [signal.SIGHUP], 129),
+        ("batch", "digits.npz", [signal.SIGHUP], 129),
     ],
 )
 def test_nothing_is_left_where_it_is_interrupted(

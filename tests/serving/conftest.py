@@ -107,7 +107,7 @@ def with_metadata() -> Callable[..., Edit]:
         def edit(model: onnx.ModelProto) -> None:
             properties = {entry.key: entry.value for entry in model.metadata_props}
             for key, value in changes.items():
-                properties.pop(f"infosink.{key}")
+                properties.pop(f"infosink.{key}", None)
                 if value is not None:
                     properties[f"infosink.{key}"] = value
             del model.metadata_props[:]

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,9 +18,11 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
+from infosink.serving import command
 from infosink.serving.runtime import cuda_devices
 from infosink.v1.sampling_service_pb2 import (
     ENCODING_FLOAT32,
+    Code,
     Draw,
     GetModelRequest,
     InferCodesRequest,
@@ -112,6 +115,35 @@ def test_several_models_by_name(serve: Callable, schema_1: Path, refusal: Callab
         assert "over the limit of 7" in message
 
 
+def test_what_ships_is_served_where_nothing_is_named(serve: Callable) -> None:
+    process = serve("--port", "0", "--device", "cpu")
+    with grpc.insecure_channel(process.ready()) as channel:
+        stub = SamplingServiceStub(channel)
+        served = stub.ListModels(ListModelsRequest()).served_models
+        assert [(one.model.name, one.infers_codes) for one in served] == [("mnist", True), ("gaussians", True)]
+        assert all(one.model.name in process.ready_line for one in served)
+        assert all(stub.GetModel(GetModelRequest(model=one.model.name)).card for one in served)
+        batch = stub.Sample(SampleRequest(draw=Draw(count=1, codes=[Code(label="7")]))).batch
+        assert (batch.model, list(batch.labels), list(batch.tensor.shape)) == ("mnist", ["7"], [1, 32, 32, 1])
+
+
+def test_an_installation_without_what_ships_asks_for_a_model(tmp_path: Path) -> None:
+    package = tmp_path / "infosink" / "serving"
+    shutil.copytree(Path(command.__file__).parent, package, ignore=shutil.ignore_patterns("released"))
+    ended = subprocess.run(
+        [sys.executable, "-c", "from infosink.serving.command import main; main([])"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Error: this installation lacks the models that ship with infosink")
+    assert "--model" in ended.stderr
+
+
 def test_calls_under_way_end_before_the_server(serve: Callable, schema_1: Path) -> None:
     process = serve("--model", schema_1 / "gen.onnx", "--port", "0")
     with grpc.insecure_channel(process.ready()) as channel:
@@ -179,6 +211,27 @@ def test_a_reader_that_has_gone_does_not_keep_the_server_from_draining(serve: Ca
     assert (code, err) == (0, "")
 
 
+def test_a_signal_while_the_server_goes_to_wait_is_heeded() -> None:
+    program = """
+import os, signal, sys
+from infosink.serving.process import stop_on_signals
+
+def strike(frame, event, argument):
+    # Within Event.wait, which holds the event's lock.
+    if "signaled" in frame.f_locals:
+        sys.settrace(None)
+        os.kill(os.getpid(), signal.SIGTERM)
+    return strike
+
+stop = stop_on_signals()
+sys.settrace(strike)
+stop.wait()
+print("heeded")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "heeded\n", "")
+
+
 def test_a_port_in_use_is_refused(serve: Callable, schema_1: Path) -> None:
     address = serve("--model", schema_1 / "gen.onnx", "--port", "0").ready
     port = address().rpartition(":")[2]
@@ -226,7 +279,7 @@ def test_what_cannot_be_served_ends_in_one_line(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "Missing option '--model'"),
+        (["--encoder", "{}/q.onnx"], "with one --model"),
         (["--model", "{}/gen.onnx", "--port", "65536"], "65536"),
         (["--model", "{}/gen.onnx", "--device", "tpu"], "tpu"),
         (["--model", "{}/gen.onnx", "--threads", "0"], "0"),
@@ -281,6 +334,7 @@ def test_help_and_version_are_quick(serve: Callable) -> None:
     code, out, err = serve("--help").end()
     assert (code, err) == (0, "")
     assert "--max-samples" in out
+    assert "[default: the models that ship with infosink: mnist, gaussians]" in " ".join(out.split())
     code, out, err = serve("--version").end()
     assert (code, err) == (0, "")
     assert re.search(r"version [0-9]+\.[0-9]+", out)

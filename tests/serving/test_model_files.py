@@ -11,6 +11,7 @@ import pytest
 from infosink.serving.errors import StartupError
 from infosink.serving.model_file import MAXIMUM_FILE_BYTES
 from infosink.serving.served_model import find_encoder
+from infosink.v1.sampling_service_pb2 import GetModelRequest, ListModelsRequest
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 
@@ -69,6 +70,7 @@ METADATA = {
     "padding over all": ({"sample_space": image_space(padding_top=8)}, ["image space does not hold together"]),
     "range": ({"sample_space": image_space(minimum=1)}, ["image space does not hold together"]),
     "background": ({"sample_space": image_space(background=256)}, ["image space does not hold together"]),
+    "huge card": ({"card": "x" * (2**18 + 1)}, ["card takes 262145 bytes", "262144", "export it again"]),
     "huge config": ({"config": json.dumps({"note": "x" * 2**18})}, ["description takes", "262144"]),
     "other category count": (
         {"latent_space": json.dumps({"categories": [{}], "styles": [{}, {}], "noise_dimensions": 2})},
@@ -101,6 +103,19 @@ def test_unknown_metadata_and_fields_are_ignored(
         entry.key, entry.value = "infosink.later", "anything"
 
     assert load_file(altered("gen.onnx", and_a_new_key)).labels == ("0", "1", "2", "3")
+
+
+def test_a_card_is_in_the_reply_about_its_model_alone(
+    altered: Callable, with_metadata: Callable, load_file: Callable, start_server: Callable, schema_1: Path
+) -> None:
+    card = "# Ziffern\n\n" + "ä" * (2**17 - 6)
+    assert len(card.encode()) == 2**18 - 1
+    carded = load_file(altered("gen.onnx", with_metadata(card=card)), name="carded")
+    stub = start_server(carded, load_file(schema_1 / "points-gen.onnx")).stub
+    reply = stub.GetModel(GetModelRequest())
+    assert (reply.served_model.model.name, reply.card) == ("carded", card)
+    assert stub.GetModel(GetModelRequest(model="tiny-points")).card == ""
+    assert b"Ziffern" not in stub.ListModels(ListModelsRequest()).SerializeToString()
 
 
 def test_foreign_files_are_refused(tmp_path: Path, altered: Callable, load_file: Callable) -> None:

@@ -26,49 +26,49 @@ from infosink.v1 import model_pb2 as infosink_dot_v1_dot_model__pb2
 from infosink.v1 import tensor_pb2 as infosink_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"infosink/v1/sampling_service.proto\x12\x0binfosink.v1\x1a\x17infosink/v1/model.proto\x1a\x18infosink/v1/tensor.proto\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"B\n\x10GetModelResponse\x12.\n\x0cserved_model\x18\x01 \x01(\x0b\x32\x18.infosink.v1.ServedModel\"\x13\n\x11ListModelsRequest\"E\n\x12ListModelsResponse\x12/\n\rserved_models\x18\x01 \x03(\x0b\x32\x18.infosink.v1.ServedModel\"\xa0\x01\n\x0bServedModel\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.infosink.v1.Model\x12\x14\n\x0cinfers_codes\x18\x02 \x01(\x08\x12\x1a\n\x12\x65xecution_provider\x18\x03 \x01(\t\x12\x17\n\x0fruntime_version\x18\x04 \x01(\t\x12#\n\x06limits\x18\x05 \x01(\x0b\x32\x13.infosink.v1.Limits\"\xa0\x01\n\x06Limits\x12\x1b\n\x13unary_uint8_samples\x18\x01 \x01(\r\x12\x1d\n\x15unary_float32_samples\x18\x02 \x01(\r\x12\x19\n\x11unary_png_samples\x18\x03 \x01(\r\x12\x16\n\x0estream_samples\x18\x04 \x01(\r\x12\r\n\x05\x63odes\x18\x05 \x01(\r\x12\x18\n\x10inferred_samples\x18\x06 \x01(\r\"G\n\x04\x43ode\x12\x12\n\x08\x63\x61tegory\x18\x01 \x01(\rH\x00\x12\x0f\n\x05label\x18\x02 \x01(\tH\x00\x12\r\n\x05style\x18\x03 \x03(\x02\x42\x0b\n\tselection\"P\n\x05Noise\x12%\n\x06values\x18\x01 \x01(\x0b\x32\x13.infosink.v1.TensorH\x00\x12\x16\n\x0cshared_index\x18\x02 \x01(\x04H\x00\x42\x08\n\x06source\"\x8b\x01\n\x04\x44raw\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12 \n\x05\x63odes\x18\x02 \x03(\x0b\x32\x11.infosink.v1.Code\x12!\n\x05noise\x18\x03 \x01(\x0b\x32\x12.infosink.v1.Noise\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x0b\x66irst_index\x18\x05 \x01(\x04\x42\x07\n\x05_seed\"h\n\rSampleRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1f\n\x04\x64raw\x18\x02 \x01(\x0b\x32\x11.infosink.v1.Draw\x12\'\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x15.infosink.v1.Encoding\"9\n\x0eSampleResponse\x12\'\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x18.infosink.v1.SampleBatch\"o\n\x14StreamSamplesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1f\n\x04\x64raw\x18\x02 \x01(\x0b\x32\x11.infosink.v1.Draw\x12\'\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x15.infosink.v1.Encoding\"@\n\x15StreamSamplesResponse\x12\'\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x18.infosink.v1.SampleBatch\"\x1b\n\tPngImages\x12\x0e\n\x06images\x18\x01 \x03(\x0c\"\x8e\x03\n\x0bSampleBatch\x12\r\n\x05model\x18\x01 \x01(\t\x12\x19\n\x11\x63heckpoint_sha256\x18\x02 \x01(\t\x12\x17\n\x0fnoise_algorithm\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x13\n\x0b\x66irst_index\x18\x05 \x01(\x04\x12\x12\n\ncategories\x18\x06 \x03(\r\x12\x0e\n\x06labels\x18\x07 \x03(\t\x12\"\n\x05style\x18\x08 \x01(\x0b\x32\x13.infosink.v1.Tensor\x12%\n\x06tensor\x18\t \x01(\x0b\x32\x13.infosink.v1.TensorH\x00\x12%\n\x03png\x18\n \x01(\x0b\x32\x16.infosink.v1.PngImagesH\x00\x12\x1a\n\x12\x65xecution_provider\x18\x0b \x01(\t\x12\x17\n\x0fruntime_version\x18\x0c \x01(\t\x12\x1c\n\x12shared_noise_index\x18\r \x01(\x04H\x01\x12\x15\n\x0bnoise_given\x18\x0e \x01(\x08H\x01\x42\t\n\x07samplesB\x0e\n\x0cnoise_source\"{\n\x11InferCodesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12%\n\x06tensor\x18\x02 \x01(\x0b\x32\x13.infosink.v1.TensorH\x00\x12%\n\x03png\x18\x03 \x01(\x0b\x32\x16.infosink.v1.PngImagesH\x00\x42\t\n\x07samples\"\x9b\x02\n\x12InferCodesResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x19\n\x11\x63heckpoint_sha256\x18\x02 \x01(\t\x12\x12\n\ncategories\x18\x03 \x03(\r\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12\x31\n\x14\x63\x61tegory_probability\x18\x05 \x01(\x0b\x32\x13.infosink.v1.Tensor\x12\'\n\nstyle_mean\x18\x06 \x01(\x0b\x32\x13.infosink.v1.Tensor\x12&\n\tstyle_std\x18\x07 \x01(\x0b\x32\x13.infosink.v1.Tensor\x12\x1a\n\x12\x65xecution_provider\x18\x08 \x01(\t\x12\x17\n\x0fruntime_version\x18\t \x01(\t*`\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x45NCODING_UINT8\x10\x01\x12\x14\n\x10\x45NCODING_FLOAT32\x10\x02\x12\x10\n\x0c\x45NCODING_PNG\x10\x03\x32\x95\x03\n\x0fSamplingService\x12G\n\x08GetModel\x12\x1c.infosink.v1.GetModelRequest\x1a\x1d.infosink.v1.GetModelResponse\x12M\n\nListModels\x12\x1e.infosink.v1.ListModelsRequest\x1a\x1f.infosink.v1.ListModelsResponse\x12\x41\n\x06Sample\x12\x1a.infosink.v1.SampleRequest\x1a\x1b.infosink.v1.SampleResponse\x12X\n\rStreamSamples\x12!.infosink.v1.StreamSamplesRequest\x1a\".infosink.v1.StreamSamplesResponse0\x01\x12M\n\nInferCodes\x12\x1e.infosink.v1.InferCodesRequest\x1a\x1f.infosink.v1.InferCodesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"infosink/v1/sampling_service.proto\x12\x0binfosink.v1\x1a\x17infosink/v1/model.proto\x1a\x18infosink/v1/tensor.proto\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"P\n\x10GetModelResponse\x12.\n\x0cserved_model\x18\x01 \x01(\x0b\x32\x18.infosink.v1.ServedModel\x12\x0c\n\x04\x63\x61rd\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\"E\n\x12ListModelsResponse\x12/\n\rserved_models\x18\x01 \x03(\x0b\x32\x18.infosink.v1.ServedModel\"\xa0\x01\n\x0bServedModel\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.infosink.v1.Model\x12\x14\n\x0cinfers_codes\x18\x02 \x01(\x08\x12\x1a\n\x12\x65xecution_provider\x18\x03 \x01(\t\x12\x17\n\x0fruntime_version\x18\x04 \x01(\t\x12#\n\x06limits\x18\x05 \x01(\x0b\x32\x13.infosink.v1.Limits\"\xa0\x01\n\x06Limits\x12\x1b\n\x13unary_uint8_samples\x18\x01 \x01(\r\x12\x1d\n\x15unary_float32_samples\x18\x02 \x01(\r\x12\x19\n\x11unary_png_samples\x18\x03 \x01(\r\x12\x16\n\x0estream_samples\x18\x04 \x01(\r\x12\r\n\x05\x63odes\x18\x05 \x01(\r\x12\x18\n\x10inferred_samples\x18\x06 \x01(\r\"G\n\x04\x43ode\x12\x12\n\x08\x63\x61tegory\x18\x01 \x01(\rH\x00\x12\x0f\n\x05label\x18\x02 \x01(\tH\x00\x12\r\n\x05style\x18\x03 \x03(\x02\x42\x0b\n\tselection\"P\n\x05Noise\x12%\n\x06values\x18\x01 \x01(\x0b\x32\x13.infosink.v1.TensorH\x00\x12\x16\n\x0cshared_index\x18\x02 \x01(\x04H\x00\x42\x08\n\x06source\"\x8b\x01\n\x04\x44raw\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12 \n\x05\x63odes\x18\x02 \x03(\x0b\x32\x11.infosink.v1.Code\x12!\n\x05noise\x18\x03 \x01(\x0b\x32\x12.infosink.v1.Noise\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x0b\x66irst_index\x18\x05 \x01(\x04\x42\x07\n\x05_seed\"h\n\rSampleRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1f\n\x04\x64raw\x18\x02 \x01(\x0b\x32\x11.infosink.v1.Draw\x12\'\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x15.infosink.v1.Encoding\"9\n\x0eSampleResponse\x12\'\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x18.infosink.v1.SampleBatch\"o\n\x14StreamSamplesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1f\n\x04\x64raw\x18\x02 \x01(\x0b\x32\x11.infosink.v1.Draw\x12\'\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x15.infosink.v1.Encoding\"@\n\x15StreamSamplesResponse\x12\'\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x18.infosink.v1.SampleBatch\"\x1b\n\tPngImages\x12\x0e\n\x06images\x18\x01 \x03(\x0c\"\x8e\x03\n\x0bSampleBatch\x12\r\n\x05model\x18\x01 \x01(\t\x12\x19\n\x11\x63heckpoint_sha256\x18\x02 \x01(\t\x12\x17\n\x0fnoise_algorithm\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x13\n\x0b\x66irst_index\x18\x05 \x01(\x04\x12\x12\n\ncategories\x18\x06 \x03(\r\x12\x0e\n\x06labels\x18\x07 \x03(\t\x12\"\n\x05style\x18\x08 \x01(\x0b\x32\x13.infosink.v1.Tensor\x12%\n\x06tensor\x18\t \x01(\x0b\x32\x13.infosink.v1.TensorH\x00\x12%\n\x03png\x18\n \x01(\x0b\x32\x16.infosink.v1.PngImagesH\x00\x12\x1a\n\x12\x65xecution_provider\x18\x0b \x01(\t\x12\x17\n\x0fruntime_version\x18\x0c \x01(\t\x12\x1c\n\x12shared_noise_index\x18\r \x01(\x04H\x01\x12\x15\n\x0bnoise_given\x18\x0e \x01(\x08H\x01\x42\t\n\x07samplesB\x0e\n\x0cnoise_source\"{\n\x11InferCodesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12%\n\x06tensor\x18\x02 \x01(\x0b\x32\x13.infosink.v1.TensorH\x00\x12%\n\x03png\x18\x03 \x01(\x0b\x32\x16.infosink.v1.PngImagesH\x00\x42\t\n\x07samples\"\x9b\x02\n\x12InferCodesResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x19\n\x11\x63heckpoint_sha256\x18\x02 \x01(\t\x12\x12\n\ncategories\x18\x03 \x03(\r\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12\x31\n\x14\x63\x61tegory_probability\x18\x05 \x01(\x0b\x32\x13.infosink.v1.Tensor\x12\'\n\nstyle_mean\x18\x06 \x01(\x0b\x32\x13.infosink.v1.Tensor\x12&\n\tstyle_std\x18\x07 \x01(\x0b\x32\x13.infosink.v1.Tensor\x12\x1a\n\x12\x65xecution_provider\x18\x08 \x01(\t\x12\x17\n\x0fruntime_version\x18\t \x01(\t*`\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x45NCODING_UINT8\x10\x01\x12\x14\n\x10\x45NCODING_FLOAT32\x10\x02\x12\x10\n\x0c\x45NCODING_PNG\x10\x03\x32\x95\x03\n\x0fSamplingService\x12G\n\x08GetModel\x12\x1c.infosink.v1.GetModelRequest\x1a\x1d.infosink.v1.GetModelResponse\x12M\n\nListModels\x12\x1e.infosink.v1.ListModelsRequest\x1a\x1f.infosink.v1.ListModelsResponse\x12\x41\n\x06Sample\x12\x1a.infosink.v1.SampleRequest\x1a\x1b.infosink.v1.SampleResponse\x12X\n\rStreamSamples\x12!.infosink.v1.StreamSamplesRequest\x1a\".infosink.v1.StreamSamplesResponse0\x01\x12M\n\nInferCodes\x12\x1e.infosink.v1.InferCodesRequest\x1a\x1f.infosink.v1.InferCodesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'infosink.v1.sampling_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENCODING']._serialized_start=2104
-  _globals['_ENCODING']._serialized_end=2200
+  _globals['_ENCODING']._serialized_start=2118
+  _globals['_ENCODING']._serialized_end=2214
   _globals['_GETMODELREQUEST']._serialized_start=102
   _globals['_GETMODELREQUEST']._serialized_end=134
   _globals['_GETMODELRESPONSE']._serialized_start=136
-  _globals['_GETMODELRESPONSE']._serialized_end=202
-  _globals['_LISTMODELSREQUEST']._serialized_start=204
-  _globals['_LISTMODELSREQUEST']._serialized_end=223
-  _globals['_LISTMODELSRESPONSE']._serialized_start=225
-  _globals['_LISTMODELSRESPONSE']._serialized_end=294
-  _globals['_SERVEDMODEL']._serialized_start=297
-  _globals['_SERVEDMODEL']._serialized_end=457
-  _globals['_LIMITS']._serialized_start=460
-  _globals['_LIMITS']._serialized_end=620
-  _globals['_CODE']._serialized_start=622
-  _globals['_CODE']._serialized_end=693
-  _globals['_NOISE']._serialized_start=695
-  _globals['_NOISE']._serialized_end=775
-  _globals['_DRAW']._serialized_start=778
-  _globals['_DRAW']._serialized_end=917
-  _globals['_SAMPLEREQUEST']._serialized_start=919
-  _globals['_SAMPLEREQUEST']._serialized_end=1023
-  _globals['_SAMPLERESPONSE']._serialized_start=1025
-  _globals['_SAMPLERESPONSE']._serialized_end=1082
-  _globals['_STREAMSAMPLESREQUEST']._serialized_start=1084
-  _globals['_STREAMSAMPLESREQUEST']._serialized_end=1195
-  _globals['_STREAMSAMPLESRESPONSE']._serialized_start=1197
-  _globals['_STREAMSAMPLESRESPONSE']._serialized_end=1261
-  _globals['_PNGIMAGES']._serialized_start=1263
-  _globals['_PNGIMAGES']._serialized_end=1290
-  _globals['_SAMPLEBATCH']._serialized_start=1293
-  _globals['_SAMPLEBATCH']._serialized_end=1691
-  _globals['_INFERCODESREQUEST']._serialized_start=1693
-  _globals['_INFERCODESREQUEST']._serialized_end=1816
-  _globals['_INFERCODESRESPONSE']._serialized_start=1819
-  _globals['_INFERCODESRESPONSE']._serialized_end=2102
-  _globals['_SAMPLINGSERVICE']._serialized_start=2203
-  _globals['_SAMPLINGSERVICE']._serialized_end=2608
+  _globals['_GETMODELRESPONSE']._serialized_end=216
+  _globals['_LISTMODELSREQUEST']._serialized_start=218
+  _globals['_LISTMODELSREQUEST']._serialized_end=237
+  _globals['_LISTMODELSRESPONSE']._serialized_start=239
+  _globals['_LISTMODELSRESPONSE']._serialized_end=308
+  _globals['_SERVEDMODEL']._serialized_start=311
+  _globals['_SERVEDMODEL']._serialized_end=471
+  _globals['_LIMITS']._serialized_start=474
+  _globals['_LIMITS']._serialized_end=634
+  _globals['_CODE']._serialized_start=636
+  _globals['_CODE']._serialized_end=707
+  _globals['_NOISE']._serialized_start=709
+  _globals['_NOISE']._serialized_end=789
+  _globals['_DRAW']._serialized_start=792
+  _globals['_DRAW']._serialized_end=931
+  _globals['_SAMPLEREQUEST']._serialized_start=933
+  _globals['_SAMPLEREQUEST']._serialized_end=1037
+  _globals['_SAMPLERESPONSE']._serialized_start=1039
+  _globals['_SAMPLERESPONSE']._serialized_end=1096
+  _globals['_STREAMSAMPLESREQUEST']._serialized_start=1098
+  _globals['_STREAMSAMPLESREQUEST']._serialized_end=1209
+  _globals['_STREAMSAMPLESRESPONSE']._serialized_start=1211
+  _globals['_STREAMSAMPLESRESPONSE']._serialized_end=1275
+  _globals['_PNGIMAGES']._serialized_start=1277
+  _globals['_PNGIMAGES']._serialized_end=1304
+  _globals['_SAMPLEBATCH']._serialized_start=1307
+  _globals['_SAMPLEBATCH']._serialized_end=1705
+  _globals['_INFERCODESREQUEST']._serialized_start=1707
+  _globals['_INFERCODESREQUEST']._serialized_end=1830
+  _globals['_INFERCODESRESPONSE']._serialized_start=1833
+  _globals['_INFERCODESRESPONSE']._serialized_end=2116
+  _globals['_SAMPLINGSERVICE']._serialized_start=2217
+  _globals['_SAMPLINGSERVICE']._serialized_end=2622
 # @@protoc_insertion_point(module_scope)

@@ -27,10 +27,12 @@ class GetModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("served_model",)
+    __slots__ = ("served_model", "card")
     SERVED_MODEL_FIELD_NUMBER: _ClassVar[int]
+    CARD_FIELD_NUMBER: _ClassVar[int]
     served_model: ServedModel
-    def __init__(self, served_model: _Optional[_Union[ServedModel, _Mapping]] = ...) -> None: ...
+    card: str
+    def __init__(self, served_model: _Optional[_Union[ServedModel, _Mapping]] = ..., card: _Optional[str] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()
