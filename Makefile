@@ -1,6 +1,7 @@
 # Every target sets up what it needs below .venv and reuses it; data is fetched there too.
 # make demo        serve the model that ships, and sample digits into demo/, in seconds
 # make demo-train  train one for some minutes, export it, and go on likewise
+# make train-release   the models that ship, from seed to file, into serving/released
 # make test        lint, types, protos and all tests
 PYTHON ?= python3
 export INFOSINK_CACHE ?= $(CURDIR)/.venv/data
@@ -9,13 +10,29 @@ BIN := $(VENV)/bin
 BUF := $(VENV)/buf/node_modules/.bin/buf
 PACKAGES := infosink.training infosink.export infosink.serving infosink.clients
 
-.PHONY: demo demo-train test lint types protos protos-check pytest test-slow test-gpu build clean
+.PHONY: demo demo-train train-release test lint types protos protos-check pytest test-slow test-gpu build clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py demo
 
 demo-train: $(VENV)/installed
 	$(BIN)/python examples/demo_train.py demo
+
+# Stopped, it goes on where it was. The runs stay in release/, with what they were measured to be.
+train-release: $(VENV)/installed release/mnist/gen.onnx release/gaussians/gen.onnx
+	for model in mnist gaussians; do for part in gen q; do \
+		cp release/$$model/$$part.onnx serving/released/$$model-$$part.onnx; done; done
+
+release/mnist/gen.onnx release/gaussians/gen.onnx: release/%/gen.onnx:
+	if [ -e release/$*/config.json ]; then $(BIN)/infosink-train $* --output release/$* --resume; \
+		else $(BIN)/infosink-train $* --output release/$* $(RELEASE_$*); fi
+	$(BIN)/infosink-evaluate release/$*
+	$(BIN)/infosink-export release/$* --weights $(WEIGHTS_$*) --licence Apache-2.0 --card-notes docs/model-cards/$*.md
+
+RELEASE_mnist := --preset best --seed 0
+RELEASE_gaussians := --preset quick --seed 0 --annealing 2500 --averaging 0.99
+WEIGHTS_mnist := int8
+WEIGHTS_gaussians := float16
 
 test: lint types protos-check pytest
 

@@ -59,7 +59,7 @@ _COUNT = click.IntRange(min=0)
     heading=_RUN,
     type=str,
     default=None,
-    help='"paper" (the default) or "quick": minutes on a CPU.',
+    help='"paper" (the default); "quick": minutes on a CPU; "best", for images: past the paper, minutes too.',
 )
 @click.option(
     "-o",
