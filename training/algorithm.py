@@ -288,7 +288,8 @@ class InformativeSinkhorn:
         networks, categories = self.networks, self.latent_space.categories
         if networks.over_clustering is None or networks.membership is None:
             return
-        joint = cluster_joint(networks, self.dataset, self.ground_cost, self.background, random)
+        count = self.settings.merge_samples
+        joint = cluster_joint(networks, self.dataset, self.ground_cost, self.background, random, count=count)
         samples = self.dataset.draw(_SAMPLES, random) if self.anchors is None else self.anchors.samples
         with torch.no_grad(), running_statistics_kept(networks):
             features = networks.trunk(samples)

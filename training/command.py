@@ -204,6 +204,7 @@ _COUNT = click.IntRange(min=0)
 @_hyperparameter("--over-balance", float, "Above 1, more of the over-clusters are used.")
 @_hyperparameter("--warm-up", _COUNT, "The first iterations, in which Q learns alone by the invariance term.")
 @_hyperparameter("--merge-after", _COUNT, "Merge the over-clusters into categories after this iteration; 0: never.")
+@_hyperparameter("--merge-samples", click.IntRange(10, 20_000), "Images by which it is decided what belongs together.")
 @_hyperparameter("--taught-until", _COUNT, "The last iteration in which Q is taught the merged categories.")
 @_hyperparameter(
     "--anchor-labels", _COUNT, "Labelled images of each label that tie categories to labels; 0: no label is looked at."

@@ -59,6 +59,7 @@ class Configuration:
         over_balance: the weight of the marginal entropies in that head's term; above 1, more of its clusters are used.
         warm_up: the first iterations, in which Q learns by I_τ alone, and G and the plan wait.
         merge_after: the iteration after which the over-clusters are merged into categories; 0 for never.
+        merge_samples: the images by which it is decided what belongs together.
         taught_until: the last iteration in which Q is taught the merged categories.
         anchor_labels: the labelled training samples of each label that tie category i to label i; 0 for none.
         view_batch_size: the images a step that I_τ is estimated on.
@@ -103,6 +104,7 @@ class Configuration:
     over_balance: float = 1.0
     warm_up: int = 0
     merge_after: int = 0
+    merge_samples: int = 3000
     taught_until: int = 0
     anchor_labels: int = 0
     view_batch_size: int = 192
@@ -118,10 +120,10 @@ class Configuration:
         at_least = {"categories": 2, "styles": 0, "noise": 0, "dual_steps": 1, "sinkhorn_iterations": 1,
                     "batch_size": 2, "iterations": 1, "over_clusters": 0, "view_batch_size": 2,
                     "listening_from": 0, "warm_up": 0, "merge_after": 0, "taught_until": 0, "annealing": 0,
-                    "anchor_labels": 0, "seed": 0}  # fmt: skip
+                    "anchor_labels": 0, "merge_samples": 10, "seed": 0}  # fmt: skip
         at_most = {"categories": 1000, "styles": 100, "noise": 10_000, "dual_steps": 1000,
                    "sinkhorn_iterations": 10_000, "batch_size": 65_536, "iterations": 10**9, "over_clusters": 10_000,
-                   "view_batch_size": 65_536, "seed": 2**63 - 1}  # fmt: skip
+                   "view_batch_size": 65_536, "merge_samples": 20_000, "seed": 2**63 - 1}  # fmt: skip
         for name, limit in at_least.items():
             if getattr(self, name) < limit:
                 raise ConfigurationError(f"{option_of(name)} is {getattr(self, name)}; it must be at least {limit}")
@@ -273,10 +275,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 def preset_configuration(dataset: str, preset: str = "paper", **overrides: Any) -> Configuration:
     """A preset of a data set with some values replaced.
 
-    "paper" holds Tables 1 and 2, "quick" and "best" what goes past them. The paper does not give the batch size (256 for points and
-    128 for images here), nor, for points, Q's learning rate (that of the other networks) and
-    weight decay (none). The caption of Figure 3 has ε = λ = 0.05 for the Gaussians as well,
-    against Table 1's 1.5 and 1.0; the table is followed.
+    "paper" holds Tables 1 and 2, "quick" and "best" what goes past them. The paper does not give
+    the batch size (256 for points and 128 for images here), nor, for points, Q's learning rate
+    (that of the other networks) and weight decay (none). The caption of Figure 3 has ε = λ = 0.05
+    for the Gaussians as well, against Table 1's 1.5 and 1.0; the table is followed.
 
     Raises:
         ConfigurationError: the data set or preset is unknown or a value is out of range.

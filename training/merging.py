@@ -30,7 +30,7 @@ def cluster_joint(
     background: float,
     random: torch.Generator,
     *,
-    count: int = 3000,
+    count: int,
 ) -> Tensor:
     """How often two clusters stand for one thing: the joint law of the clusters of related images.
 
