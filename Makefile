@@ -59,8 +59,9 @@ protos-check: $(VENV)/protobuf6/installed $(BUF)
 protos: $(VENV)/protobuf6/installed
 	protos/generate.sh $(CURDIR)/$(VENV)/protobuf6/bin/python
 
+# A file to a core, each on one thread: threads that share a core wait for one another.
 pytest: $(VENV)/installed $(VENV)/protobuf6/installed
-	$(BIN)/pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --dist loadfile
 
 test-slow: $(VENV)/installed $(VENV)/protobuf6/installed
 	$(BIN)/pytest -q -m slow
