@@ -53,6 +53,8 @@ def test_the_wheel_holds_infosink_and_nothing_else(distributions):
     for part in ("v1", "training", "export", "serving", "clients"):
         assert f"infosink/{part}/py.typed" in names
     assert "infosink/v1/sampling_service.proto" in names
+    shipped = {f"infosink/serving/released/{m}-{part}.onnx" for m in ("mnist", "gaussians") for part in ("gen", "q")}
+    assert shipped <= set(names)
     assert "infosink-0.1.0.dist-info/licenses/LICENSE" in names
 
 

@@ -27,7 +27,7 @@ from .ground_cost import GROUND_COSTS
 from .information import partition_penalty
 from .invariance import deform, invariance_information
 from .merging import best_order, cluster_joint, merge_clusters
-from .networks import Networks, running_statistics_kept
+from .networks import Networks, as_in_inference, running_statistics_kept
 from .randomness import stream
 from .solvers import Optimisers, Plans, adam, make_solver
 from .transport import column_marginal_error, plan_perplexity
@@ -135,7 +135,9 @@ class InformativeSinkhorn:
         z, y = space.draw(size, random), self.dataset.draw(size, random)
         features, scores = self._read(y)
         if settings.category_objective == "invariance":
-            scores = torch.cat([scores[:, : space.categories].detach(), scores[:, space.categories :]], dim=1)
+            # As log-probabilities: nothing else would keep their partition function from growing.
+            category = torch.log_softmax(scores[:, : space.categories].detach(), dim=1) + math.log(space.categories)
+            scores = torch.cat([category, scores[:, space.categories :]], dim=1)
         q = self.code_distribution.pairwise(z[:, : space.informative], scores)
         x = networks.generator(z)
         cost = self.ground_cost(x, y)
@@ -314,15 +316,19 @@ class InformativeSinkhorn:
         return F.cross_entropy(scores[:, : self.latent_space.categories], anchors.labels[chosen])
 
     def _listening(self, x: Tensor, category: Tensor, random: torch.Generator) -> Tensor:
-        """−E log q(category | T G(z)): how badly Q, which learns from real data only, reads the code from samples."""
-        with running_statistics_kept(self.networks):
+        """−E log q(category | T G(z)): how badly Q, which learns from real data only, reads the code from samples.
+
+        Q reads as it will be used, by the running statistics of real data: read by those of its own batch,
+        samples grow specks that nothing else can read.
+        """
+        with as_in_inference(self.networks.trunk, self.networks.code_head):
             scores = self.networks.code_head(self.networks.trunk(deform(x, random, self.background)))
         return F.cross_entropy(scores[:, : self.latent_space.categories], category)
 
     def _style_listening(self, x: Tensor, z: Tensor) -> Tensor:
         """−E log q(style | G(z)), relative to the prior; on the sample itself, since deforming it changes its style."""
         space = self.latent_space
-        with running_statistics_kept(self.networks):
+        with as_in_inference(self.networks.trunk, self.networks.code_head):
             scores = self.networks.code_head(self.networks.trunk(x))
         style = z[:, : space.informative]
         log_density = self.code_distribution.log_density(style, scores)

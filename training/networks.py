@@ -24,8 +24,8 @@ NEGATIVE_SLOPE = 0.2
 class MixedPrecision(nn.Sequential):
     """Layers whose training passes may compute in bfloat16; the weights and the output stay float32.
 
-    In evaluation mode everything is float32, so that what is measured and exported does not
-    depend on the precision of training.
+    A pass in evaluation mode without gradients is in float32, and so is every pass of an
+    inference_copy: what is measured and exported does not depend on the precision of training.
 
     Attributes:
         reduced: whether training passes are in bfloat16.
@@ -35,7 +35,7 @@ class MixedPrecision(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """All layers in turn."""
-        reduced = self.reduced and self.training
+        reduced = self.reduced and (self.training or torch.is_grad_enabled())
         with torch.autocast(x.device.type, torch.bfloat16, enabled=reduced):
             for layer in self:
                 x = layer(x)
@@ -190,6 +190,23 @@ def running_statistics_kept(*modules: nn.Module) -> Iterator[None]:
             layer.track_running_stats = True
 
 
+@contextmanager
+def as_in_inference(*modules: nn.Module) -> Iterator[None]:
+    """Within, modules normalise by their running statistics, as they will once training is over.
+
+    What is optimised against a network must not hold on to the statistics of its own batch: a
+    generator finds specks that only those make legible.
+    """
+    were_training = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in zip(modules, were_training, strict=True):
+            module.train(was_training)
+
+
 @torch.no_grad()
 def recompute_running_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replaces a module's batch-norm running statistics by their average over the given batches."""
@@ -216,6 +233,9 @@ def inference_copy(networks: Networks, samples: Iterable[Tensor], latents: Itera
     networks handed in are unchanged, so that training can go on from them.
     """
     networks = copy.deepcopy(networks).eval()
+    for module in networks.modules():
+        if isinstance(module, MixedPrecision):
+            module.reduced = False
     recompute_running_statistics(nn.Sequential(networks.trunk, networks.code_head), samples)
     recompute_running_statistics(networks.sampling_generator, latents)
     return networks.eval().requires_grad_(False)

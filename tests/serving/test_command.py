@@ -123,8 +123,12 @@ def test_what_ships_is_served_where_nothing_is_named(serve: Callable) -> None:
         assert [(one.model.name, one.infers_codes) for one in served] == [("mnist", True), ("gaussians", True)]
         assert all(one.model.name in process.ready_line for one in served)
         assert all(stub.GetModel(GetModelRequest(model=one.model.name)).card for one in served)
-        batch = stub.Sample(SampleRequest(draw=Draw(count=1, codes=[Code(label="7")]))).batch
-        assert (batch.model, list(batch.labels), list(batch.tensor.shape)) == ("mnist", ["7"], [1, 32, 32, 1])
+        digits = [Code(label=str(digit)) for digit in range(10)]
+        batch = stub.Sample(SampleRequest(draw=Draw(count=10, codes=digits))).batch
+        assert (batch.model, list(batch.labels)) == ("mnist", [str(digit) for digit in range(10)])
+        codes = stub.InferCodes(InferCodesRequest(tensor=batch.tensor))
+        assert sum(read == asked for read, asked in zip(codes.labels, batch.labels, strict=True)) >= 9
+    assert sum(file.stat().st_size for file in Path(command.__file__).parent.glob("released/*")) < 20e6
 
 
 def test_an_installation_without_what_ships_asks_for_a_model(tmp_path: Path) -> None:
