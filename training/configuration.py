@@ -251,8 +251,8 @@ _QUICK_IMAGES = dict(
 
 # Past the paper: docs/experiments.md says what each of these does, and what was tried beside them.
 _BEST_IMAGES = _QUICK_IMAGES | dict(
-    iterations=2_000, invariance=2.0, over_balance=1.5, merge_after=300, taught_until=500, listening=0.04,
-    style_listening=0.04, listening_from=400, annealing=500, precision="bfloat16",
+    iterations=1_500, invariance=3.0, over_balance=1.5, merge_after=400, taught_until=600, annealing=300,
+    precision="bfloat16",
 )  # fmt: skip
 
 _IMAGES = {"paper": _TABLE_2, "quick": _TABLE_2 | _QUICK_IMAGES, "best": _TABLE_2 | _BEST_IMAGES}
