@@ -92,7 +92,7 @@ class ProgressReporter:
 
     def forecast(self, seconds_per_iteration: float) -> None:
         """Says how long the run will take, or its warm-up, and what is quicker where that is hours."""
-        warming_up = self.iteration <= self.settings.warm_up
+        warming_up = 0 < self.iteration <= self.settings.warm_up
         end = self.settings.warm_up if warming_up else self.settings.iterations
         iterations = end - self.iteration + FORECAST_AT
         left = (end - self.iteration) * seconds_per_iteration

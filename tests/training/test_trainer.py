@@ -279,6 +279,19 @@ def test_what_is_not_a_number_is_null_in_the_log(tmp_path):
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"iteration": 1, "spread": None}
 
 
+def test_the_warm_up_is_forecast_for_itself():
+    """It has a pace of its own, from which the rest does not follow."""
+    settings = preset_configuration("mnist", "quick", iterations=1000, warm_up=100)
+    console = Console(file=io.StringIO(), width=120)
+    reporter = ProgressReporter(settings, 0, console=console)
+    reporter.iterated(20)
+    reporter.forecast(1.0)
+    assert console.file.getvalue() == "forecast: 100 warm-up iterations at 1 s each, 80 s to go\n"
+    reporter.iterated(120)
+    reporter.forecast(2.0)
+    assert "forecast: 900 iterations at 2 s each, 29 min to go" in console.file.getvalue()
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_terminal_shows_the_bar_and_every_number_of_health(width):
     settings = preset_configuration("gaussians", iterations=50_000)
@@ -291,9 +304,9 @@ def test_a_terminal_shows_the_bar_and_every_number_of_health(width):
     )
     reporter = ProgressReporter(settings, 0, console=console)
     with reporter:
-        reporter.forecast(2.0)
         for iteration in range(1, 21):
             reporter.iterated(iteration)
+        reporter.forecast(2.0)
         reporter.logged(record)
     shown = console.file.getvalue()
     assert "27 h 46 min to go" in shown
