@@ -23,7 +23,7 @@ train-release: $(VENV)/installed release/mnist/gen.onnx release/gaussians/gen.on
 	for model in mnist gaussians; do for part in gen q; do \
 		cp release/$$model/$$part.onnx serving/released/$$model-$$part.onnx; done; done
 
-release/mnist/gen.onnx release/gaussians/gen.onnx: release/%/gen.onnx:
+release/mnist/gen.onnx release/gaussians/gen.onnx: release/%/gen.onnx: | $(VENV)/installed
 	if [ -e release/$*/config.json ]; then $(BIN)/infosink-train $* --output release/$* --resume; \
 		else $(BIN)/infosink-train $* --output release/$* $(RELEASE_$*); fi
 	$(BIN)/infosink-evaluate release/$*

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parent.parent
+from infosink.training.source_commit import source_commit
 
 
 def provenance(*packages: str) -> dict[str, str | int | None]:
     """Facts to keep beside every figure."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=REPOSITORY, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    changed = " and uncommitted changes" if git("status", "--porcelain", "--untracked-files=no") else ""
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": git("rev-parse", "--short", "HEAD") + changed,
+        "commit": source_commit(),
         "machine": f"{platform.machine()}, {processor()}",
         "cores": os.cpu_count(),
         "python": platform.python_version(),

@@ -106,13 +106,7 @@ class InformativeSinkhorn:
 
         Where the over-clusters are to be merged, they learn by themselves until then.
         """
-        term, taught = self._invariance(iteration, random)
-        statistics = {"invariance": term.detach(), "taught": taught.detach()}
-        loss = taught - self.settings.invariance * term
-        if self.anchors is not None:
-            anchoring = self._anchoring(self.anchors, random)
-            loss = loss + anchoring
-            statistics["anchoring"] = anchoring.detach()
+        loss, statistics = self._beyond_the_plan(iteration, random)
         for name in ("code", "trunk"):
             self.optimisers[name].zero_grad()
         torch.autograd.backward(loss, inputs=self.q_parameters)
@@ -165,14 +159,9 @@ class InformativeSinkhorn:
             generator_loss = generator_loss - 0.5 * (plans.self_plan * self_cost).sum()
         statistics = self._statistics(plans, q.detach(), penalty.detach())
         statistics |= {"generator_loss": generator_loss.detach(), "q_loss": q_loss.detach()}
-        if settings.invariance:
-            term, taught = self._invariance(iteration, random)
-            q_loss = q_loss + taught - settings.invariance * term
-            statistics |= {"invariance": term.detach(), "taught": taught.detach()}
-        if self.anchors is not None:
-            term = self._anchoring(self.anchors, random)
-            q_loss = q_loss + term
-            statistics["anchoring"] = term.detach()
+        objective, of_objective = self._beyond_the_plan(iteration, random)
+        q_loss = q_loss + objective
+        statistics |= of_objective
         if iteration > settings.listening_from:
             if settings.listening:
                 term = self._listening(x, space.category_of(z), random)
@@ -256,6 +245,19 @@ class InformativeSinkhorn:
             "plan_perplexity": plan_perplexity(plans.transport_plan),
             "column_marginal_error": column_marginal_error(plans.transport_plan),
         }
+
+    def _beyond_the_plan(self, iteration: int, random: torch.Generator) -> tuple[Tensor, Statistics]:
+        """What Q learns that no plan teaches: −α I_τ, the merged categories, and the anchors, each where it is on."""
+        loss, statistics = torch.zeros((), device=random.device), Statistics()
+        if self.settings.invariance:
+            term, taught = self._invariance(iteration, random)
+            loss = taught - self.settings.invariance * term
+            statistics |= {"invariance": term.detach(), "taught": taught.detach()}
+        if self.anchors is not None:
+            term = self._anchoring(self.anchors, random)
+            loss = loss + term
+            statistics["anchoring"] = term.detach()
+        return loss, statistics
 
     def _invariance(self, iteration: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """I_τ of Q's category plus that of the over-clusters; and how badly Q knows the merged ones.

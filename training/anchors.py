@@ -38,10 +38,7 @@ def require_anchors(settings: Configuration, dataset: Dataset) -> None:
             f"--anchor-labels names {settings.categories} categories by {len(label_names)} labels: "
             f"use --categories {len(label_names)}, or --anchor-labels 0"
         )
-    counts = torch.zeros(len(label_names), dtype=torch.int64)
-    for _, labels in dataset.batches("training", _BATCH):
-        if labels is not None:
-            counts += torch.bincount(labels.cpu(), minlength=len(counts))
+    counts = torch.bincount(_labels(dataset), minlength=len(label_names))
     if int(counts.min()) < per_label:
         raise ConfigurationError(
             f"--anchor-labels is {per_label}, and the training data has {int(counts.min())} of "
@@ -60,7 +57,7 @@ def draw_anchors(dataset: Dataset, per_label: int, random: torch.Generator) -> A
     Returns:
         The anchors, on the dataset's device, sorted by label.
     """
-    labels = torch.cat([labels.cpu() for _, labels in dataset.batches("training", _BATCH) if labels is not None])
+    labels = _labels(dataset)
     order = torch.randperm(len(labels), generator=random)
     chosen = torch.cat([order[labels[order] == label][:per_label] for label in range(len(dataset.label_names))])
     found: dict[int, Tensor] = {}
@@ -100,3 +97,8 @@ def anchored_mass(cluster_probability: Tensor, labels: Tensor, count: int) -> Te
     """The mass of each label's anchors in each cluster: (n, clusters), (n,) -> (clusters, count)."""
     mass: Tensor = cluster_probability.T @ F.one_hot(labels, count).to(cluster_probability.dtype)
     return mass
+
+
+def _labels(dataset: Dataset) -> Tensor:
+    """Of all training samples, on the CPU."""
+    return torch.cat([labels.cpu() for _, labels in dataset.batches("training", _BATCH) if labels is not None])

@@ -6,7 +6,6 @@ import os
 import platform
 import shlex
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from .datasets import Dataset, open_dataset
 from .labelling import unreachable_labels
 from .progress import ProgressReporter, plain_console
 from .run_directory import RunDirectory, RunDirectoryError
+from .source_commit import source_commit
 from .trained_model import TrainedModel, load_trained_model, reopen_dataset
 from .trainer import Schedule, Trainer
 
@@ -275,28 +275,13 @@ def report(model: TrainedModel, output: Path) -> None:
 
 def _environment(device: torch.device) -> dict[str, Any]:
     """What a run's numbers depend on besides its configuration and data."""
+    commit = source_commit()
     return {
         "infosink": version("infosink"),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
-    } | _commit()
-
-
-def _commit() -> dict[str, str]:
-    """The commit that this code is of, where it runs from a clone of its own repository."""
-    module = Path(__file__).resolve()
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(module.parent), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
-
-    try:
-        git("ls-files", "--error-unmatch", module.name)  # another repository around an installed copy says nothing
-        changed = " and uncommitted changes" if git("status", "--porcelain", "--untracked-files=no") else ""
-        return {"commit": git("rev-parse", "--short", "HEAD") + changed}
-    except (OSError, subprocess.CalledProcessError):
-        return {}
+    } | ({"commit": commit} if commit else {})
 
 
 def _command(*words: str | Path) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from .datasets import Dataset
 from .ground_cost import GroundCost
 from .invariance import deform
-from .networks import Networks
+from .networks import Networks, as_in_inference
 
 _NEIGHBOURS = 3
 _BATCH = 500
@@ -51,17 +51,16 @@ def cluster_joint(
     Returns:
         (clusters, clusters), float64 on the CPU, summing to 1.
     """
-    clusters, was_training = networks.over_clustering, networks.training
+    clusters = networks.over_clustering
     if clusters is None:
         raise ValueError("networks without an over-clustering head have no clusters to merge")
-    networks.eval()
     images = dataset.draw(count, random)
     views = deform(images, random, background)
-    q, q_view = (
-        torch.cat([torch.softmax(clusters(networks.trunk(block)), dim=1) for block in torch.split(each, _BATCH)])
-        for each in (images, views)
-    )
-    networks.train(was_training)
+    with as_in_inference(networks):
+        q, q_view = (
+            torch.cat([torch.softmax(clusters(networks.trunk(block)), dim=1) for block in torch.split(each, _BATCH)])
+            for each in (images, views)
+        )
     neighbours = torch.cat([_neighbours(block, images, ground_cost) for block in torch.split(images, _BATCH)])
     joint = (q.T @ q_view + q.T @ q[neighbours].mean(dim=1)) / count  # (C, n) @ (n, C) -> (C, C), each
     return (joint / joint.sum()).double().cpu()

@@ -110,13 +110,13 @@ class Trainer:
             RunDirectoryError: a file could not be written.
         """
         started = logged = time.perf_counter()
-        first = self.iteration
+        first, warm_up = self.iteration, self.settings.warm_up
         while self.iteration < self.settings.iterations:
             self.iteration += 1
             self.totals.add(self.algorithm.iterate(self.iteration, self.random), self.iteration)
             reporter.iterated(self.iteration)
             # The warm-up has a pace of its own.
-            done = self.iteration - max(first, self.settings.warm_up * (self.iteration > self.settings.warm_up))
+            done = self.iteration - (warm_up if first < warm_up < self.iteration else first)
             if done == _FORECAST_FROM:
                 self._synchronise()
                 started = time.perf_counter()
