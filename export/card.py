@@ -106,7 +106,7 @@ def model_card(
         latent_space: as its files describe it.
         name: what a server calls it by default.
         licence: of the weights; empty for none stated.
-        rounding: what storing the weights narrow costs; None where they are stored as they are.
+        rounding: what narrow weights or computing cost; None where both are float32.
         evaluation: of the very same checkpoint; None where there is none.
         origin: see read_origin; None where the model comes from no run.
         notes: of the author, in Markdown; see read_notes.

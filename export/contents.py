@@ -14,6 +14,8 @@ from .errors import ExportError
 _RANDOM = frozenset(
     {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
+_DEPENDENT = frozenset({"DynamicQuantizeLinear"})
+"""What makes a row depend on its company: their scale is that of the whole batch."""
 
 
 def check_contents(model: ModelProto, directory: Path) -> None:
@@ -24,8 +26,8 @@ def check_contents(model: ModelProto, directory: Path) -> None:
         directory: where it is going to lie.
 
     Raises:
-        ExportError: the file is no valid ONNX, draws random numbers, needs other operators than ONNX's own or other
-            files, or names a path of this machine.
+        ExportError: the file is no valid ONNX, draws random numbers, mixes the rows of a batch, needs other operators
+            than ONNX's own or other files, or names a path of this machine.
     """
     name = model.graph.name
     try:
@@ -35,6 +37,10 @@ def check_contents(model: ModelProto, directory: Path) -> None:
     operators = {node.op_type for node in model.graph.node}
     if random := sorted(operators & _RANDOM):
         raise ExportError(f"the {name} draws random numbers ({', '.join(random)}); nothing was written")
+    if dependent := sorted(operators & _DEPENDENT):
+        raise ExportError(
+            f"the {name} gives a sample other bytes in another batch ({', '.join(dependent)}); nothing was written"
+        )
     foreign = sorted({node.op_type for node in model.graph.node if node.domain})
     if foreign or model.functions:
         raise ExportError(f"the {name} needs operators beyond ONNX's own ({', '.join(foreign)}); nothing was written")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import tempfile
@@ -21,8 +22,9 @@ from .graphs import encoder_graph, generator_graph
 from .meanings import Meanings, plain_meanings
 from .metadata import Role, check_labels, check_licence, check_name, latent_space_message, metadata
 from .parity import Parity, measure_parity
+from .quantisation import Precision, quantise_both
 from .replacement import replace_files
-from .rounding import RoundingLoss, measure_rounding
+from .rounding import RoundingLoss, measure_graphs, measure_rounding
 from .weights import Weights, rounded_networks, store_weights
 
 GENERATOR_FILE = "gen.onnx"
@@ -38,7 +40,7 @@ class ExportedModel:
         encoder_path: q.onnx.
         latent_space: as both describe it.
         parity: how far both are from PyTorch.
-        rounding: what storing the weights narrow costs; None where they are stored as they are.
+        rounding: what narrow weights or computing cost; None where both are float32.
     """
 
     generator_path: Path
@@ -78,12 +80,14 @@ def export_model(
     origin: Origin | None = None,
     notes: str = "",
     weights: Weights = "float32",
+    precision: Precision = "float32",
     report: Callable[[str], None] = lambda _: None,
 ) -> ExportedModel:
     """Writes gen.onnx and q.onnx, after a comparison with PyTorch that both must pass.
 
     Where weights are stored narrow, the files are compared with PyTorch's networks of the same rounded weights, and
-    what the rounding costs is measured apart.
+    what the rounding costs is measured apart. Where large layers compute in int8, the graphs that they are made of are
+    compared so, and what is written gives a row the same bytes at every batch size.
 
     Files of an earlier export in that directory stay until both new ones are written out; then q.onnx is replaced,
     then gen.onnx, each by a rename. What stops it between the two leaves a new q.onnx beside an old gen.onnx; if they
@@ -98,6 +102,7 @@ def export_model(
         origin: of the model, for its card, see read_origin.
         notes: of the author, for the card, see read_notes.
         weights: how the files store them.
+        precision: what large layers compute in.
         report: told of each stage as it begins.
 
     Raises:
@@ -111,24 +116,38 @@ def export_model(
     latent_space = latent_space_message(model, meanings)
     sample_shape = model.dataset.sample_shape
     report("tracing the networks")
-    generator = generator_graph(model.networks, model.configuration.latent_space, sample_shape)
-    encoder = encoder_graph(model.networks, make_code_distribution(model.configuration), sample_shape)
-    store_weights(generator, weights)
-    store_weights(encoder, weights)
+    compared = (
+        generator_graph(model.networks, model.configuration.latent_space, sample_shape),
+        encoder_graph(model.networks, make_code_distribution(model.configuration), sample_shape),
+    )
+    written = compared
+    if precision == "int8":
+        report("measuring the ranges of activations")
+        written = copy.deepcopy(compared)
+        quantise_both(model, *written)
+        for graph in written:
+            store_weights(graph, weights)
+    for graph in compared:
+        store_weights(graph, weights)
     report("comparing with PyTorch")
     rounded = rounded_networks(model.networks, weights)
-    parity = measure_parity(replace(model, networks=rounded), generator, encoder)
-    rounding = None if weights == "float32" else measure_rounding(model, rounded, weights)
+    parity = measure_parity(replace(model, networks=rounded), *compared)
+    rounding = None
+    if precision != "float32":
+        rounding = measure_graphs(model, *written, weights, precision)
+    elif weights != "float32":
+        rounding = measure_rounding(model, rounded, weights)
     found = parity.to_mapping() | ({"rounding": rounding.to_mapping()} if rounding else {})
     card = model_card(
         model, latent_space, name=name, licence=licence, rounding=rounding, evaluation=meanings.evaluation,
         origin=origin, notes=notes,
     )  # fmt: skip
+    generator, encoder = written
     graphs: dict[Role, ModelProto] = {"generator": generator, "encoder": encoder}
     for role, graph in graphs.items():
         properties = metadata(
             model, latent_space, role, name=name, licence=licence, parity_json=json.dumps(found), weights=weights,
-            card=card,
+            precision=precision, card=card,
         )  # fmt: skip
         helper.set_model_props(graph, properties)
         check_contents(graph, directory)

@@ -19,6 +19,7 @@ from infosink.v1.model_pb2 import Category, ImageSpace, LatentSpace, PointSpace,
 
 from .errors import ExportError
 from .meanings import Meanings
+from .quantisation import Precision
 from .weights import Weights
 
 SCHEMA_VERSION = "1"
@@ -102,6 +103,7 @@ def metadata(
     licence: str,
     parity_json: str,
     weights: Weights = "float32",
+    precision: Precision = "float32",
     card: str = "",
 ) -> dict[str, str]:
     """The metadata of one file.
@@ -114,6 +116,7 @@ def metadata(
         licence: of the weights; empty for none stated.
         parity_json: the differences from PyTorch that were found.
         weights: how the file stores them.
+        precision: what its large layers compute in.
         card: see card.model_card; only a generator's file has one.
     """
     values = {
@@ -128,6 +131,7 @@ def metadata(
         "parity": parity_json,
         "licence": licence or UNSTATED_LICENCE,
         "weights": weights,
+        "precision": precision,
     }
     if card and role == "generator":
         values["card"] = card

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,12 +23,9 @@ from onnx import ModelProto
 from torch import Tensor
 
 from .errors import ExportError
+from .graph_runner import RUNTIME_VERSION, GraphRunner, generator_inputs
 from .graphs import pixels_of
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is loaded
-import onnxruntime
-
-BATCH_SIZES = (1, 2, 7, 64)
 TOLERANCE = 1e-5
 LARGEST_TOLERANCE = 1e-3
 PIXEL_TOLERANCE = 1
@@ -40,7 +36,6 @@ TOLERANCE_RULE = (
 )
 _RANDOM_LATENTS = 128
 _RANDOM_SAMPLES = 64
-_NO_LOGS_BUT_FATAL = 4
 
 Array = npt.NDArray[Any]
 
@@ -122,9 +117,9 @@ def measure_parity(model: TrainedModel, generator: ModelProto, encoder: ModelPro
 
     found: dict[str, Any] = {"pixels": None}
     tolerance: dict[str, float] = {}
-    run = _Runner("gen.onnx", generator)
+    run = GraphRunner("gen.onnx", generator).checked
     for figure, latents in {"sample": prior, "edge_sample": edges}.items():
-        outputs = run(_generator_inputs(latents, latent_space))
+        outputs = run(generator_inputs(latents, latent_space))
         reference, exact_reference = both(generated, latents)
         tolerance[figure] = _tolerance(reference, exact_reference)
         found[figure] = _difference("gen.onnx", "sample", outputs, reference, tolerance[figure])
@@ -135,7 +130,7 @@ def measure_parity(model: TrainedModel, generator: ModelProto, encoder: ModelPro
     real = model.dataset.draw(_RANDOM_SAMPLES, random)
     ends = torch.tensor([-1.0, 1.0]).reshape(-1, *[1] * (real.dim() - 1)).expand(2, *real.shape[1:])
     samples = torch.cat([real, both(generated, prior[:_RANDOM_SAMPLES])[0], ends])
-    outputs = _Runner("q.onnx", encoder)({"sample": samples.numpy()})
+    outputs = GraphRunner("q.onnx", encoder).checked({"sample": samples.numpy()})
     for figure, reference, exact_reference in zip(CodePosterior._fields, *both(posterior, samples), strict=True):
         tolerance[figure] = _tolerance(reference, exact_reference)
         found[figure] = _difference("q.onnx", figure, outputs, reference, tolerance[figure])
@@ -150,52 +145,6 @@ def edge_latents(latent_space: LatentSpace) -> Tensor:
     style = grid[:, 1:2].float().expand(-1, latent_space.styles)
     noise = grid[:, 2:3].float().expand(-1, latent_space.noise)
     return latent_space.assemble(grid[:, 0], style, noise)
-
-
-def _generator_inputs(latents: Tensor, latent_space: LatentSpace) -> dict[str, Array]:
-    return {
-        "category": latent_space.category_of(latents).numpy(),
-        "style": latents[:, latent_space.categories : latent_space.informative].numpy(),
-        "noise": latents[:, latent_space.informative :].numpy(),
-    }
-
-
-class _Runner:
-    """A graph in onnxruntime on the CPU."""
-
-    def __init__(self, file: str, graph: ModelProto) -> None:
-        self.file = file
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _NO_LOGS_BUT_FATAL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        content = graph.SerializeToString()
-        try:
-            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise ExportError(
-                f"onnxruntime {onnxruntime.__version__} cannot load {file}: {error}; nothing was written"
-            ) from error
-        self.names = [output.name for output in self.session.get_outputs()]
-
-    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The outputs by name. They are computed at every batch size, and must not depend on it."""
-        alone, *batched = (self._batches(inputs, size) for size in BATCH_SIZES)
-        for size, outputs in zip(BATCH_SIZES[1:], batched, strict=True):
-            for name, value in outputs.items():
-                if value.tobytes() != alone[name].tobytes():
-                    raise ExportError(
-                        f"{self.file} gives another {name} in a batch of {size} than for a row alone; "
-                        "nothing was written"
-                    )
-        return alone
-
-    def _batches(self, inputs: Mapping[str, Array], size: int) -> dict[str, Array]:
-        count = len(next(iter(inputs.values())))
-        batches = [
-            self.session.run(self.names, {name: value[start : start + size] for name, value in inputs.items()})
-            for start in range(0, count, size)
-        ]
-        return {name: np.concatenate(rows) for name, *rows in zip(self.names, *batches, strict=True)}
 
 
 def _tolerance(reference: Tensor, exact: Tensor) -> float:
@@ -231,5 +180,5 @@ def _require(file: str, output: str, found: float, tolerance: float) -> None:
         raise ExportError(
             f"{output} of {file} differs from PyTorch by {found:.2g}, more than {tolerance:.2g}; nothing was written: "
             f"see that the weights are finite, and try other versions than torch {torch.__version__} and "
-            f"onnxruntime {onnxruntime.__version__}"
+            f"onnxruntime {RUNTIME_VERSION}"
         )

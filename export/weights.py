@@ -26,7 +26,7 @@ from .graphs import folded
 
 Weights = Literal["float32", "float16", "int8"]
 
-_FEWEST_NARROWED = 4096
+FEWEST_NARROWED = 4096
 """Elements of a weight worth narrowing. First and last layers have fewer, and matter most: were they int8 too, a
 probability of the MNIST network would move by up to 0.14 and not 0.006."""
 _LARGEST_CODE = 127
@@ -59,7 +59,7 @@ def rounded_networks(networks: Networks, weights: Weights) -> Networks:
     for part in (rounded.averaged_generator, rounded.trunk, rounded.code_head):
         for layer in part.children():
             axis, weight = _CHANNEL_AXES.get(type(layer)), getattr(layer, "weight", None)
-            if axis is not None and isinstance(weight, Tensor) and weight.numel() >= _FEWEST_NARROWED:
+            if axis is not None and isinstance(weight, Tensor) and weight.numel() >= FEWEST_NARROWED:
                 weight.copy_(torch.from_numpy(_widened(_narrowed(weight.numpy(), weights, axis))))
     return rounded
 
@@ -77,12 +77,12 @@ def store_weights(model: ModelProto, weights: Weights) -> None:
     if weights == "float32":
         return
     graph = model.graph
-    axes = {node.input[1]: axis for node in graph.node if (axis := _channel_axis(node)) is not None}
+    axes = {node.input[1]: axis for node in graph.node if (axis := channel_axis(node)) is not None}
     constants: list[TensorProto] = []
     widening: list[NodeProto] = []
     for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if tensor.name not in axes or values.size < _FEWEST_NARROWED:
+        if tensor.name not in axes or values.size < FEWEST_NARROWED:
             constants.append(tensor)
             continue
         # What widens gives the weight its old name back, by which the graph knows it.
@@ -98,7 +98,7 @@ def store_weights(model: ModelProto, weights: Weights) -> None:
     graph.CopyFrom(helper.make_graph(nodes, graph.name, graph.input, graph.output, constants))
 
 
-def _channel_axis(node: NodeProto) -> int | None:
+def channel_axis(node: NodeProto) -> int | None:
     """Which axis of a node's second input are its output channels; None where that is no weight."""
     if node.op_type == "Gemm":
         transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)

@@ -20,7 +20,17 @@ from safetensors.torch import load_file, save_file
 
 COMMAND = Path(sys.executable).with_name("infosink-export")
 LIMIT = 300
-OPTIONS = ("RUN", "-o, --output", "--name", "--data-dir", "--licence", "--weights", "--card-notes", "--version")
+OPTIONS = (
+    "RUN",
+    "-o, --output",
+    "--name",
+    "--data-dir",
+    "--licence",
+    "--weights",
+    "--precision",
+    "--card-notes",
+    "--version",
+)
 
 Copy = Callable[[], Path]
 

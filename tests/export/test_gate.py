@@ -124,6 +124,11 @@ def add_random(model: ModelProto) -> None:
     model.graph.node.append(helper.make_node("RandomUniform", [], ["unused"], name="r", shape=[1]))
 
 
+def add_dynamic(model: ModelProto) -> None:
+    outputs = ["codes", "scale", "zero"]
+    model.graph.node.append(helper.make_node("DynamicQuantizeLinear", ["sample"], outputs, name="d"))
+
+
 def add_foreign(model: ModelProto) -> None:
     model.opset_import.append(helper.make_opsetid("example", 1))
     model.graph.node.append(helper.make_node("Special", ["sample"], ["unused"], name="s", domain="example"))
@@ -149,6 +154,7 @@ def add_invalid(model: ModelProto) -> None:
     ("alter", "complaint"),
     [
         (add_random, r"draws random numbers \(RandomUniform\)"),
+        (add_dynamic, r"other bytes in another batch \(DynamicQuantizeLinear\)"),
         (add_foreign, r"operators beyond ONNX's own \(Special\)"),
         (add_stack_trace, r"would give away '\.py'"),
         (add_home, "would give away"),

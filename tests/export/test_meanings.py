@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from infosink.export.meanings import Meanings, plain_meanings, read_meanings
 from infosink.export.metadata import latent_space_message, metadata
 from infosink.serving.model_file import describe
 from infosink.serving.served_model import load_model
-from infosink.serving.server import Server
 from infosink.training.evaluation.record import Evaluation, EvaluationError
 from infosink.training.run_directory import RunDirectory
 from infosink.training.trained_model import TrainedModel, load_trained_model
@@ -95,15 +94,13 @@ def finished(styled_run: Path, tmp_path_factory: pytest.TempPathFactory) -> subp
 
 
 @pytest.fixture(scope="module")
-def address(finished: subprocess.CompletedProcess[str], styled_run: Path) -> Iterator[str]:
+def address(finished: subprocess.CompletedProcess[str], styled_run: Path, start_server: Callable) -> str:
     assert finished.returncode == 0, finished.stderr
     model = load_model(
         styled_run / "gen.onnx", name="styled", encoder_path=None, device="cpu", threads=1, stream_samples=1000
     )
-    server = Server([model], "127.0.0.1", 0)
-    server.start()
-    yield server.address
-    assert server.drain(0).wait(60)
+    address: str = start_server(model).address
+    return address
 
 
 def test_the_table_shows_what_the_codes_mean(finished: subprocess.CompletedProcess[str]) -> None:
