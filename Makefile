@@ -43,7 +43,7 @@ lint: $(VENV)/installed
 # mypy does not follow the editable install's folder mapping, so it is given the mapping as links.
 types: $(VENV)/installed
 	mkdir -p $(VENV)/typed/infosink
-	ln -sfn $(CURDIR)/protos/infosink/v1 $(VENV)/typed/infosink/v1
+	for generated in v1 oip; do ln -sfn $(CURDIR)/protos/infosink/$$generated $(VENV)/typed/infosink/$$generated; done
 	for package in training export serving clients; do ln -sfn $(CURDIR)/$$package $(VENV)/typed/infosink/$$package; done
 	MYPYPATH=$(VENV)/typed $(BIN)/mypy $(addprefix -p ,$(PACKAGES))
 
