@@ -1,0 +1,1 @@
+"""What is served: model files, found, checked, loaded, and loaded again."""

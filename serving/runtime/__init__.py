@@ -1,0 +1,1 @@
+"""onnxruntime: sessions, and the batches that many callers share."""
