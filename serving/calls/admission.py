@@ -1,0 +1,141 @@
+"""What is let in: so much that the queues are never empty under load, and never so long that waiting is in vain.
+
+Whatever is refused is refused before any work is done for it, on the event loop, which no run of a model holds up.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import BusyError, DeadlineError
+from ..limits import BATCH_SAMPLES
+from ..runtime.batching import CHUNKS_AHEAD, BatchedSession
+from . import call_record, deadline
+
+STREAMS = 64
+"""StreamSamples calls at once. Each holds two chunks at most, whatever its reader does."""
+STREAMS_ROWS = STREAMS * CHUNKS_AHEAD * BATCH_SAMPLES
+"""The rows that all of them may have in a queue at once."""
+
+_SHORTEST_RETRY = 0.05
+_LONGEST_RETRY = 30.0
+
+
+class CallLimit:
+    """A limit on open calls of one kind, which a call is counted against within the context.
+
+    Args:
+        count: How many.
+        kind: What they are, in the plural, for messages.
+    """
+
+    def __init__(self, count: int, kind: str) -> None:
+        self._count, self._kind = count, kind
+        self.open = 0
+
+    def __enter__(self) -> None:
+        """Counts a call.
+
+        Raises:
+            BusyError: If as many as allowed are open.
+        """
+        if self.open >= self._count:
+            raise BusyError(
+                f"{self._count} {self._kind} are open, as many as this server allows at once: make fewer at once, or "
+                "try again later",
+                reason="TOO_MANY_CALLS",
+                metadata={"limit": self._count},
+            )
+        self.open += 1
+
+    def __exit__(self, *exception: object) -> None:
+        """Counts it no more."""
+        self.open -= 1
+
+
+class Admission:
+    """Rows and bytes that are let in at once, for all models together. For one thread: that of the event loop.
+
+    A call that takes long holds others up no longer than its turn: of its rows only two chunks wait in a queue at once,
+    and only they count.
+
+    Args:
+        rows: The rows of Sample and InferCodes calls that may be in the queues at once.
+        size: The bytes that those calls may take at once, requests and replies included.
+    """
+
+    def __init__(self, *, rows: int, size: int) -> None:
+        self._most_rows, self._largest_size = rows, size
+        self._streams = CallLimit(STREAMS, "StreamSamples calls")
+        self.rows = 0
+        """Those let in."""
+        self.size = 0
+        """Their bytes."""
+
+    @contextmanager
+    def unary(self, session: BatchedSession, rows: int, size: int) -> Iterator[None]:
+        """Lets in a call that answers in one message, for as long as the block lasts.
+
+        Args:
+            session: What computes the answer.
+            rows: How many rows it computes.
+            size: The bytes that the call takes.
+
+        Raises:
+            DeadlineError: If the answer would come after the deadline.
+            BusyError: If too much is under way.
+        """
+        _check_deadline(session, rows)
+        _note(session, rows)
+        weight = min(rows, CHUNKS_AHEAD * BATCH_SAMPLES)
+        if self.rows + weight > self._most_rows or self.size + size > self._largest_size:
+            raise BusyError(
+                f"{self.rows} samples are under way, {self.size} bytes: with this request's {rows} they would be over "
+                f"the limit of {self._most_rows} samples or {self._largest_size} bytes at once: try again later",
+                reason="QUEUE_FULL",
+                metadata={"rows": self.rows, "limit": self._most_rows},
+                retry_after=_retry_after(session),
+            )
+        self.rows += weight
+        self.size += size
+        try:
+            yield
+        finally:
+            self.rows -= weight
+            self.size -= size
+
+    @contextmanager
+    def stream(self, session: BatchedSession, rows: int) -> Iterator[None]:
+        """Lets in a call that answers in chunks, for as long as the block lasts.
+
+        Its deadline may come before its end, since it may be after no more than its beginning.
+
+        Raises:
+            DeadlineError: If even the first chunk would come after the deadline.
+            BusyError: If too many are open.
+        """
+        _check_deadline(session, min(rows, BATCH_SAMPLES))
+        _note(session, rows)
+        with self._streams:
+            yield
+
+
+def _note(session: BatchedSession, rows: int) -> None:
+    record = call_record.current()
+    record.rows, record.role, record.provider = rows, session.role, session.execution_provider
+
+
+def _check_deadline(session: BatchedSession, rows: int) -> None:
+    remaining = deadline.current() - time.monotonic()
+    needed = session.seconds_until_done(rows)
+    if remaining < needed or remaining <= 0:
+        raise DeadlineError(
+            f"the deadline comes in {max(remaining, 0):.3g} seconds, but the answer would take at least {needed:.3g}: "
+            "allow more time, or ask for less",
+            metadata={"seconds": f"{needed:.3g}"},
+        )
+
+
+def _retry_after(session: BatchedSession) -> float:
+    """Seconds until what waits now is done."""
+    return min(max(session.seconds_until_done(0), _SHORTEST_RETRY), _LONGEST_RETRY)

@@ -1,0 +1,101 @@
+"""Whether a call comes in at all, told before its message is read.
+
+Also the moment at which a server stops accepting calls, as its clients see it. gRPC answers a call that meets a
+listener in the act of closing with CANCELLED, which no client tries again elsewhere. So that no call is on its way in
+that moment, calls and answers are held for an instant before it: whoever waits for an answer asks nothing new. With the
+answer then comes the word that the connection takes no more calls; what was held at the door is refused with
+UNAVAILABLE.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from typing import Any, cast
+
+import grpc
+
+from ..errors import BusyError, DrainingError, RequestError
+from .status import abort_on_error
+from .wrapping import Handler, method_of, with_method
+
+_INSTANT = 0.05
+"""Seconds in which what is on its way arrives."""
+_CHECK = "/grpc.health.v1.Health/Check"
+
+
+class Door(grpc.aio.ServerInterceptor):
+    """Lets calls in until it closes, and so many at once; the last interceptor, so that the others see whom it refuses.
+
+    Args:
+        calls: How many calls may be open at once, of all kinds but health checks. A message takes 4 MiB at most.
+    """
+
+    def __init__(self, calls: int) -> None:
+        self._most_calls = calls
+        self._calls = 0
+        self._open = True
+        self._free = asyncio.Event()
+        self._free.set()
+        # Of a service's methods the handlers are always the same.
+        self._held = lru_cache(self._hold)
+
+    async def close(self, stop: Callable[[], Awaitable[None]]) -> None:
+        """Runs `stop`, which has the server accept no more calls, while no call is on its way; returns with it."""
+        self._open = False
+        self._free.clear()
+        await asyncio.sleep(_INSTANT)
+        stopped = asyncio.ensure_future(stop())
+        # Its first step tells the clients.
+        await asyncio.sleep(0)
+        self._free.set()
+        await stopped
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Finds the call's handler: its own, or one that refuses."""
+        if not self._open:
+            await self._free.wait()
+            return _refusing(DrainingError("the server is shutting down: ask another"))
+        if handler_call_details.method != _CHECK:
+            if self._calls >= self._most_calls:
+                return _refusing(
+                    BusyError(
+                        f"{self._calls} calls are open, as many as this server allows at once: make fewer at once, or "
+                        "try again later",
+                        reason="TOO_MANY_CALLS",
+                        metadata={"limit": self._most_calls},
+                    )
+                )
+            self._calls += 1
+            # A call also ends where no handler is asked.
+            cast("asyncio.Task[object]", asyncio.current_task()).add_done_callback(self._leave)
+        handler = await continuation(handler_call_details)
+        return None if handler is None else self._held(handler)
+
+    def _hold(self, handler: Handler) -> Handler:
+        """The handler, with a method whose answers are held while the door closes."""
+        method = method_of(handler)
+
+        async def answer_when_open(request: Any, context: Any) -> Any:
+            try:
+                return await method(request, context)
+            finally:
+                await self._free.wait()
+
+        return with_method(handler, answer_when_open)
+
+    def _leave(self, _task: "asyncio.Task[object]") -> None:
+        self._calls -= 1
+
+
+def _refusing(error: RequestError) -> Handler:
+    """A handler that reads no message: gRPC asks that of a stream of requests at once, whatever the client sends."""
+
+    async def refuse(_requests: Any, context: Any) -> None:
+        async with abort_on_error(context):
+            raise error
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
