@@ -4,8 +4,8 @@ import math
 
 from infosink.v1.sampling_service_pb2 import Limits
 
-from . import png
-from .model_file import Description
+from .models.model_file import Description
+from .sampling import png
 
 MESSAGE_BYTES = 4 * 2**20
 """What stock gRPC clients accept in one message, and what this server accepts in one request."""
@@ -37,15 +37,15 @@ def message_limits(description: Description, stream_samples: int) -> Limits:
     posterior = category + _FLOAT_BYTES * (len(latents.categories) + 2 * len(latents.styles))
     elements = math.prod(description.sample_shape)
     limits = Limits(
-        unary_float32_samples=_fitting(code + _FLOAT_BYTES * elements),
+        unary_float32_samples=fitting(code + _FLOAT_BYTES * elements),
         stream_samples=stream_samples,
-        codes=min(CODES, _fitting(requested_code)),
-        inferred_samples=min(_fitting(_FLOAT_BYTES * elements), _fitting(posterior)),
+        codes=min(CODES, fitting(requested_code)),
+        inferred_samples=min(fitting(_FLOAT_BYTES * elements), fitting(posterior)),
     )
     if description.sample_space.HasField("image"):
         channels, height, width = description.sample_shape
-        limits.unary_uint8_samples = _fitting(code + elements)
-        limits.unary_png_samples = _fitting(
+        limits.unary_uint8_samples = fitting(code + elements)
+        limits.unary_png_samples = fitting(
             code + _ELEMENT_OVERHEAD_BYTES + png.largest_encoding(height, width, channels)
         )
     return limits
@@ -53,8 +53,9 @@ def message_limits(description: Description, stream_samples: int) -> Limits:
 
 def explicit_noise_rows(noise_dimensions: int) -> int | None:
     """The rows of explicit noise that fit in one request; None where they have no width, and any number fits."""
-    return _fitting(_FLOAT_BYTES * noise_dimensions) if noise_dimensions else None
+    return fitting(_FLOAT_BYTES * noise_dimensions) if noise_dimensions else None
 
 
-def _fitting(sample_bytes: int) -> int:
+def fitting(sample_bytes: int) -> int:
+    """How many samples of so many bytes fit in one message, beside what occurs once."""
     return (MESSAGE_BYTES - _FIXED_BYTES) // sample_bytes

@@ -1,136 +1,158 @@
 """One serving process: models loaded, signals heeded, the ready line written."""
 
-import ipaddress
+import asyncio
 import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import AsyncExitStack
 
 import click
 
+from .calls.admission import STREAMS_ROWS
+from .cores import usable_cores
 from .errors import StartupError, quoted
-from .model_file import is_model_name
-from .runtime import RUNTIME_VERSION, Device
-from .served_model import ServedModel, load_model
-from .server import Server
+from .models.model_file import is_model_name
+from .models.model_sources import ModelSource, find_models
+from .models.registry import Registry
+from .models.reload import Reloader
+from .models.served_model import ServedModel, load_model
+from .observation.interceptor import ObservationInterceptor
+from .observation.metrics import Metrics
+from .observation.metrics_endpoint import serve_metrics
+from .observation.request_log import json_line, start_logging
+from .observation.tracing import tracing_from_environment
+from .runtime.batching import QueueBounds
+from .runtime.session import RUNTIME_VERSION
+from .security.access import Access, access, is_loopback
+from .server import METHODS, Server
+from .settings import LogFormat, Settings
+from .signals import StopSignals
 
 _logger = logging.getLogger(__name__)
 
+_SWITCH_SECONDS = 0.0005
+"""How long the event loop waits at most for another thread that computes in Python."""
 
-def serve(
-    models: Sequence[tuple[str | None, Path]],
-    *,
-    encoder: Path | None,
-    host: str,
-    port: int,
-    device: Device,
-    threads: int | None,
-    stream_samples: int,
-    grace: float,
-) -> None:
+
+def serve(settings: Settings, signals: StopSignals) -> None:
     """Serves until INT or TERM, then drains; a second signal ends the process at once.
 
     Args:
-        models: The generators' files, each with the name to serve it by, or None for its own.
-        encoder: The encoder of the only model; found beside each generator where None.
-        host: The interface to listen on.
-        port: The port to listen on; 0 picks a free one.
-        device: Where to run the models.
-        threads: The threads that share one run on the CPU; one for each core where None.
-        stream_samples: The limit of one StreamSamples call.
-        grace: Seconds that calls under way may take to end.
+        settings: What to serve, and how.
+        signals: Taken over already.
 
     Raises:
-        StartupError: If a model cannot be served, or the address cannot be bound.
+        StartupError: If a model cannot be served, an address cannot be bound, or a certificate or token be used.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="infosink-serve: %(levelname)s: %(message)s")
-    loaded = _load(models, encoder, device, threads or _cores(), stream_samples)
-    server = Server(loaded, host, port)
-    stop = stop_on_signals()
-    server.start()
-    if not _is_loopback(host):
-        _logger.warning("%s is reachable from other machines, without authentication or encryption", server.address)
-    _say(_ready_line(loaded, server.address))
-    stop.wait()
-    ended = server.drain(grace)
-    _say(f"infosink-serve: draining, for at most {grace:g} seconds")
-    ended.wait()
-    _say("infosink-serve: stopped")
+    start_logging(settings.log_format, settings.log_level)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    hung_up = threading.Event()
+    signals.call_on(signal.SIGHUP, hung_up.set)
+    guarded = access(settings)
+    sources = find_models(settings.models, settings.encoder)
+    registry = Registry([_load(source, source.name, settings) for source in sources])
+    asyncio.run(_serve(registry, sources, settings, guarded, signals, hung_up))
 
 
-def _say(line: str) -> None:
+async def _serve(
+    registry: Registry,
+    sources: Sequence[ModelSource],
+    settings: Settings,
+    guarded: Access,
+    signals: StopSignals,
+    hung_up: threading.Event,
+) -> None:
+    metrics = Metrics(METHODS, registry.all)
+    async with AsyncExitStack() as ending:
+        tracing = tracing_from_environment()
+        if tracing is not None:
+            ending.callback(tracing.close)
+        interceptors = (ObservationInterceptor(metrics, tracing), *guarded.interceptors)
+        metrics_address = None
+        if settings.metrics_port is not None:
+            host = "127.0.0.1" if is_loopback(settings.host) else settings.host
+            metrics_address = await ending.enter_async_context(serve_metrics(metrics, host, settings.metrics_port))
+        server = Server(registry, settings, interceptors=interceptors, credentials=guarded.credentials)
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        await server.start()
+        signals.stop_with(lambda: loop.call_soon_threadsafe(stop.set))
+        reloader = _reloader(registry, sources, settings, server, metrics)
+        reloading = asyncio.create_task(reloader.run(settings.watch))
+        signals.call_on(signal.SIGHUP, lambda: loop.call_soon_threadsafe(reloader.request))
+        if hung_up.is_set():
+            reloader.request()
+        if guarded.lack:
+            _logger.warning("%s is reachable from other machines, without %s", server.address, guarded.lack)
+        _say(_ready_line(registry.all(), server.address, metrics_address), settings.log_format)
+        await stop.wait()
+        reloading.cancel()
+        if settings.lame_duck:
+            server.health.not_serving()
+            _say(f"NOT_SERVING; calls are accepted for {settings.lame_duck:g} seconds more", settings.log_format)
+            await asyncio.sleep(settings.lame_duck)
+        ended = asyncio.create_task(server.drain(settings.grace))
+        _say(f"draining, for at most {settings.grace:g} seconds", settings.log_format)
+        await ended
+        for model in registry.all():
+            # The interpreter must not end under a run.
+            model.close()
+        _say("stopped", settings.log_format)
+
+
+def _say(line: str, log_format: LogFormat) -> None:
     """Writes a line to whoever reads; a reader that has gone is no reason to stop serving or to skip draining."""
     try:
-        click.echo(line)
+        click.echo(f"infosink-serve: {line}" if log_format == "text" else json_line("INFO", line))
     except OSError:
         # What is left in the buffer would fail again when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _load(
-    models: Sequence[tuple[str | None, Path]],
-    encoder: Path | None,
-    device: Device,
-    threads: int,
-    stream_samples: int,
-) -> list[ServedModel]:
-    loaded: dict[str, ServedModel] = {}
-    for name, path in models:
-        if name is not None and not is_model_name(name):
-            raise StartupError(f"{quoted(name)} cannot name a model: use 1 to 64 of A-Z a-z 0-9 . _ -")
-        model = load_model(
-            path, name=name, encoder_path=encoder, device=device, threads=threads, stream_samples=stream_samples
-        )
-        if model.name in loaded:
-            raise StartupError(f"two models are named {model.name}: name one otherwise with --model NAME={path}")
-        loaded[model.name] = model
-    return list(loaded.values())
+def _load(source: ModelSource, name: str | None, settings: Settings) -> ServedModel:
+    if name is not None and not is_model_name(name):
+        raise StartupError(f"{quoted(name)} cannot name a model: use 1 to 64 of A-Z a-z 0-9 . _ -")
+    _logger.debug("loading %s", source.generator)
+    return load_model(
+        source.generator,
+        name=name,
+        encoder_path=source.encoder,
+        device=settings.device,
+        threads=settings.threads or usable_cores(),
+        stream_samples=settings.stream_samples,
+        cuda_graphs=settings.cuda_graphs,
+        queue=queue_bounds(settings),
+    )
 
 
-def _cores() -> int:
-    # Not every system can say which cores this process may use.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _reloader(
+    registry: Registry, sources: Sequence[ModelSource], settings: Settings, server: Server, metrics: Metrics
+) -> Reloader:
+    return Reloader(
+        registry,
+        dict(zip(sources, (model.name for model in registry.all()), strict=True)),
+        find=lambda: find_models(settings.models, settings.encoder),
+        load=lambda source, name: _load(source, name, settings),
+        device=settings.device,
+        changed=server.health.renamed,
+        counted=metrics.reloaded,
+    )
 
 
-def stop_on_signals() -> threading.Event:
-    """An event that the first INT or TERM sets; the second ends the process.
-
-    The system hands the signals over in a pipe, which a thread reads. A handler in Python would not do: it runs between
-    two steps of the main thread, too late where that has just gone to wait for good, and it waits for itself where it
-    sets an event whose lock the main thread holds.
-    """
-    stop = threading.Event()
-    received, handed_over = os.pipe()
-
-    def heed() -> None:
-        os.read(received, 1)
-        stop.set()
-        (number,) = os.read(received, 1)
-        os._exit(128 + number)
-
-    threading.Thread(target=heed, daemon=True).start()
-    os.set_blocking(handed_over, False)
-    signal.set_wakeup_fd(handed_over)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # What has no handler at all is not handed over.
-        signal.signal(number, lambda *_: None)
-    return stop
+def queue_bounds(settings: Settings) -> QueueBounds:
+    """Those of each session: what admission lets in fits, from the first chunk to the last."""
+    rows = settings.queue_rows + STREAMS_ROWS
+    return QueueBounds(rows=rows, size=2 * settings.queue_bytes, delay=settings.batch_delay)
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _ready_line(models: Sequence[ServedModel], address: str) -> str:
+def _ready_line(models: Sequence[ServedModel], address: str, metrics_address: str | None) -> str:
     described = ", ".join(_summary(model) for model in models)
     providers = ", ".join(dict.fromkeys(model.generator.execution_provider for model in models))
-    return f"infosink-serve: SERVING {described} on {address}, {providers}, onnxruntime {RUNTIME_VERSION}"
+    metrics = f", metrics on {metrics_address}" if metrics_address else ""
+    return f"SERVING {described} on {address}, {providers}, onnxruntime {RUNTIME_VERSION}{metrics}"
 
 
 def _summary(model: ServedModel) -> str:

@@ -1,45 +1,53 @@
 """The server's life: bind, serve, drain, end."""
 
-import threading
+import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+from google.protobuf.descriptor_pool import Default
 from grpc_health.v1 import health
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
-from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
+from infosink.oip.open_inference_service_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from infosink.v1.sampling_service_pb2 import DESCRIPTOR
 from infosink.v1.sampling_service_pb2_grpc import add_SamplingServiceServicer_to_server
 
+from .calls.admission import Admission
+from .calls.door import Door
+from .calls.health import HealthService
+from .calls.reflection import ReflectionService, add_reflection
 from .errors import StartupError
-from .health import HealthService
 from .limits import MESSAGE_BYTES
-from .reflection import ReflectionService
-from .served_model import ServedModel
-from .service import SamplingService
+from .models.registry import Registry
+from .open_inference.service import SERVICE_NAME as OPEN_INFERENCE
+from .open_inference.service import OpenInferenceService, OtherMethods
+from .sampling.service import SamplingService
+from .settings import Settings
 
-STREAMS = 8
-"""StreamSamples calls at once."""
-UNARY_CALLS = 8
-"""Sample and InferCodes calls at once, together."""
-WATCHES = 4
-REFLECTIONS = 2
-UNARY_THREADS = 4
-"""Threads that the calls above cannot occupy: for Check, GetModel, ListModels, and for refusals."""
-THREADS = STREAMS + UNARY_CALLS + WATCHES + REFLECTIONS + UNARY_THREADS
-"""Each reads one request at a time. A request of 4 MiB can take 28 times as much when it is parsed (two million empty
-codes), so that requests take 3 GiB at worst, until they are refused."""
-CONCURRENT_CALLS = 40
-"""Those that have a thread and those that wait for one, unread; more are refused with RESOURCE_EXHAUSTED."""
+WATCHES = 64
+REFLECTIONS = 16
+CONCURRENT_CALLS = 1024
+"""Calls of all kinds at once."""
+METADATA_BYTES = 16 * 2**10
+"""Of all the headers of one call; more are refused."""
 
 SERVICE_NAME: str = DESCRIPTOR.services_by_name["SamplingService"].full_name
+SERVICES = (SERVICE_NAME, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+METHODS = tuple(
+    f"/{service}/{method.name}" for service in SERVICES for method in Default().FindServiceByName(service).methods
+)
+"""The full names of what is answered."""
+
+_grpc_logger = logging.getLogger("grpc._cython.cygrpc")
 
 _OPTIONS = [
     # Otherwise two servers can share a port, each answering some of the calls.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
+    # Below the first, headers pass; between the two, they may; above the second, they never do.
+    ("grpc.max_metadata_size", METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", METADATA_BYTES),
     ("grpc.max_concurrent_streams", 2 * CONCURRENT_CALLS),
     # A client that vanished without a word frees its stream.
     ("grpc.keepalive_time_ms", 60_000),
@@ -48,53 +56,90 @@ _OPTIONS = [
 
 
 class Server:
-    """A gRPC server over loaded models.
+    """A gRPC server over loaded models, on the running event loop.
 
     Args:
-        models: The models, each under a name of its own, at least one; the first is the default.
-        host: The interface to bind.
-        port: The port to bind; 0 picks a free one.
+        registry: The models.
+        settings: Where to listen, and how much to let in.
+        interceptors: What every call on the main port goes through, the first one first.
+        credentials: How the main port is secured; in the clear where None.
 
     Raises:
-        StartupError: If the address cannot be bound, or the models' descriptions exceed one message.
+        StartupError: If an address cannot be bound.
     """
 
-    def __init__(self, models: Sequence[ServedModel], host: str, port: int) -> None:
-        if sum(model.message().ByteSize() + 8 for model in models) > MESSAGE_BYTES:
-            raise StartupError(f"the descriptions of {len(models)} models exceed 4 MiB in all: serve fewer")
-        self._server = grpc.server(
-            ThreadPoolExecutor(THREADS, thread_name_prefix="call"),
-            options=_OPTIONS,
-            maximum_concurrent_rpcs=CONCURRENT_CALLS,
-        )
-        self._health = HealthService([SERVICE_NAME, *(model.name for model in models)], WATCHES)
-        add_SamplingServiceServicer_to_server(SamplingService(models, STREAMS, UNARY_CALLS), self._server)
-        add_HealthServicer_to_server(self._health, self._server)
-        services = [SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME]
-        self._reflection = ReflectionService(services, REFLECTIONS)
-        add_ServerReflectionServicer_to_server(self._reflection, self._server)
-        shown_host = f"[{host}]" if ":" in host else host
-        try:
-            bound = self._server.add_insecure_port(f"{shown_host}:{port}")
-        except RuntimeError:
-            raise StartupError(
-                f"cannot listen on {shown_host}:{port}: the port is in use or the address is not this machine's; "
-                "name another with --port or --host"
-            ) from None
-        self.address = f"{shown_host}:{bound}"
+    def __init__(
+        self,
+        registry: Registry,
+        settings: Settings,
+        *,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
+        self.registry = registry
+        self.admission = Admission(rows=settings.queue_rows, size=settings.queue_bytes)
+        self.health = HealthService(self._names, WATCHES)
+        self._reflection = ReflectionService(SERVICES, REFLECTIONS)
+        self._door = Door(CONCURRENT_CALLS)
+        self._server = grpc.aio.server(interceptors=[*interceptors, self._door], options=_OPTIONS)
+        add_SamplingServiceServicer_to_server(SamplingService(registry, self.admission), self._server)
+        add_HealthServicer_to_server(self.health, self._server)
+        add_reflection(self._reflection, self._server)
+        open_inference = OpenInferenceService(registry, self.admission, self.health.is_serving)
+        add_GRPCInferenceServiceServicer_to_server(open_inference, self._server)
+        # Asked after the services before it.
+        self._server.add_generic_rpc_handlers((OtherMethods(),))
+        self.address = _bind(self._server, settings.host, settings.port, "--port", credentials)
+        """HOST:PORT."""
+        self._health_server: grpc.aio.Server | None = None
+        self.health_address: str | None = None
+        """Of the port for health alone, where there is one."""
+        if settings.health_port is not None:
+            self._health_server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=2 * WATCHES)
+            add_HealthServicer_to_server(self.health, self._health_server)
+            self.health_address = _bind(self._health_server, settings.host, settings.health_port, "--health-port")
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Answers calls from now on."""
-        self._server.start()
-        self._health.serving()
+        for server in self._servers():
+            await server.start()
+        self.health.serving()
 
-    def drain(self, grace: float) -> threading.Event:
-        """Turns NOT_SERVING, accepts no more calls and lets those under way end, for at most `grace` seconds.
+    async def drain(self, grace: float) -> None:
+        """Turns NOT_SERVING, accepts no more calls, and lets those under way end, for at most `grace` seconds."""
+        self.health.end()
+        self._reflection.end()
+        await self._door.close(lambda: self._server.stop(grace))
+        if self._health_server is not None:
+            await self._health_server.stop(grace)
 
-        Returns:
-            An event that is set when the last call has ended.
-        """
-        self._health.drain()
-        self._reflection.drain()
-        ended: threading.Event = self._server.stop(grace)
-        return ended
+    def _servers(self) -> list[grpc.aio.Server]:
+        """The main one first: health is answered for as long as anything is."""
+        return [self._server, *([self._health_server] if self._health_server else [])]
+
+    def _names(self) -> list[str]:
+        return [SERVICE_NAME, OPEN_INFERENCE, *(model.name for model in self.registry.all())]
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether gRPC reports more than that a client had gone when its answer was sent."""
+    return not (record.exc_info and isinstance(record.exc_info[1], grpc.aio.InternalError))
+
+
+_grpc_logger.addFilter(_is_news)
+
+
+def _bind(
+    server: grpc.aio.Server, host: str, port: int, option: str, credentials: grpc.ServerCredentials | None = None
+) -> str:
+    """Binds a port; returns the address."""
+    shown_host = f"[{host}]" if ":" in host else host
+    address = f"{shown_host}:{port}"
+    try:
+        bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    except RuntimeError:
+        raise StartupError(
+            f"cannot listen on {address}: the port is in use or the address is not this machine's; "
+            f"name another with {option} or --host"
+        ) from None
+    return f"{shown_host}:{bound}"

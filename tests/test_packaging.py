@@ -50,9 +50,9 @@ def test_the_wheel_holds_infosink_and_nothing_else(distributions):
         path for part in ("training", "export", "serving", "clients") for path in (REPOSITORY / part).rglob("*.py")
     ]
     assert {f"infosink/{path.relative_to(REPOSITORY)}" for path in modules} <= set(names)
-    for part in ("v1", "training", "export", "serving", "clients"):
+    for part in ("v1", "oip", "training", "export", "serving", "clients"):
         assert f"infosink/{part}/py.typed" in names
-    assert "infosink/v1/sampling_service.proto" in names
+    assert {"infosink/v1/sampling_service.proto", "infosink/oip/open_inference_service.proto"} <= set(names)
     shipped = {f"infosink/serving/released/{m}-{part}.onnx" for m in ("mnist", "gaussians") for part in ("gen", "q")}
     assert shipped <= set(names)
     assert "infosink-0.1.0.dist-info/licenses/LICENSE" in names

@@ -1,6 +1,7 @@
 """The committed files of schema version 1 are served as they were meant."""
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -8,8 +9,7 @@ import grpc
 import numpy as np
 import onnx
 import pytest
-from infosink.serving.served_model import load_model
-from infosink.serving.server import Server
+from infosink.serving.models.served_model import load_model
 from infosink.v1.sampling_service_pb2 import (
     ENCODING_FLOAT32,
     Code,
@@ -45,13 +45,11 @@ def test_making_the_files_again_gives_the_same_bytes(maker: ModuleType, tmp_path
 
 
 @pytest.mark.parametrize(("prefix", "name"), [("", "tiny-images"), ("points-", "tiny-points")])
-def test_samples_are_what_the_weights_say(prefix: str, name: str) -> None:
+def test_samples_are_what_the_weights_say(start_server: Callable, prefix: str, name: str) -> None:
     model = load_model(
         SCHEMA_1 / f"{prefix}gen.onnx", name=None, encoder_path=None, device="cpu", threads=1, stream_samples=100
     )
-    server = Server([model], "127.0.0.1", 0)
-    server.start()
-    with grpc.insecure_channel(server.address) as channel:
+    with grpc.insecure_channel(start_server(model).address) as channel:
         stub = SamplingServiceStub(channel)
         served = stub.GetModel(GetModelRequest()).served_model
         assert served.model.name == name
@@ -67,7 +65,6 @@ def test_samples_are_what_the_weights_say(prefix: str, name: str) -> None:
         draw = Draw(count=20, codes=codes, noise=Noise(values=values))
         batch = stub.Sample(SampleRequest(draw=draw, encoding=ENCODING_FLOAT32)).batch
         inferred = stub.InferCodes(InferCodesRequest(tensor=batch.tensor))
-    assert server.drain(0).wait(30)
 
     latent = np.concatenate([np.eye(len(latents.categories))[category], style, noise], axis=1)
     graph = onnx.load(SCHEMA_1 / f"{prefix}gen.onnx").graph

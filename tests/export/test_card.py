@@ -14,7 +14,7 @@ from infosink.export.errors import ExportError
 from infosink.export.export import ExportedModel
 from infosink.export.meanings import Meanings, plain_meanings
 from infosink.export.metadata import latent_space_message, metadata
-from infosink.serving.model_file import describe
+from infosink.serving.models.model_file import describe
 from infosink.training.evaluation.record import Evaluation
 from infosink.training.labelling import NamedCategory
 from infosink.training.run_directory import RunDirectory

@@ -16,8 +16,8 @@ from google.protobuf.json_format import Parse
 from infosink.clients.command import main as infosink
 from infosink.export.meanings import Meanings, plain_meanings, read_meanings
 from infosink.export.metadata import latent_space_message, metadata
-from infosink.serving.model_file import describe
-from infosink.serving.served_model import load_model
+from infosink.serving.models.model_file import describe
+from infosink.serving.models.served_model import load_model
 from infosink.training.evaluation.record import Evaluation, EvaluationError
 from infosink.training.run_directory import RunDirectory
 from infosink.training.trained_model import TrainedModel, load_trained_model

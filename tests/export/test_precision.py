@@ -12,7 +12,7 @@ from infosink.export.errors import ExportError
 from infosink.export.export import ExportedModel, export_model
 from infosink.export.graph_runner import GraphRunner
 from infosink.export.quantisation import quantise
-from infosink.serving.served_model import load_model
+from infosink.serving.models.served_model import load_model
 from infosink.training.trained_model import TrainedModel
 from onnx import ModelProto, TensorProto, numpy_helper
 

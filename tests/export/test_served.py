@@ -18,8 +18,8 @@ from infosink.export.export import ExportedModel, export_model
 from infosink.export.meanings import plain_meanings
 from infosink.export.metadata import check_labels, check_name, latent_space_message, metadata
 from infosink.serving.errors import StartupError
-from infosink.serving.model_file import describe
-from infosink.serving.served_model import load_model
+from infosink.serving.models.model_file import describe
+from infosink.serving.models.served_model import load_model
 from infosink.training.code_distribution import make_code_distribution
 from infosink.training.trained_model import TrainedModel
 from infosink.v1.sampling_service_pb2 import (

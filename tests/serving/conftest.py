@@ -1,19 +1,24 @@
 """Real servers over real sockets, and model files to serve."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import grpc
+import numpy as np
 import onnx
 import pytest
-from infosink.serving.served_model import ServedModel, load_model
-from infosink.serving.server import Server
+from infosink.serving.models.served_model import ServedModel, load_model
+from infosink.serving.runtime.batching import BatchedSession, QueueBounds
+from infosink.serving.runtime.session import Session, TerminatedError, Termination
+from infosink.serving.sampling.draws import draw
 from infosink.v1.sampling_service_pb2_grpc import SamplingServiceStub
 from onnx import helper
 
@@ -40,40 +45,8 @@ def load_file() -> Callable[..., ServedModel]:
     return load
 
 
-@dataclass
-class RunningServer:
-    """A server in this process, and a channel to it."""
-
-    address: str
-    channel: grpc.Channel
-
-    @property
-    def stub(self) -> SamplingServiceStub:
-        return SamplingServiceStub(self.channel)
-
-
 @pytest.fixture(scope="session")
-def start_server() -> Iterator[Callable[..., RunningServer]]:
-    """Starts servers over given models, each on a free port, and stops them at the end."""
-    servers: list[Server] = []
-    channels: list[grpc.Channel] = []
-
-    def start(*models: ServedModel) -> RunningServer:
-        server = Server(models, "127.0.0.1", 0)
-        server.start()
-        servers.append(server)
-        channels.append(grpc.insecure_channel(server.address))
-        return RunningServer(server.address, channels[-1])
-
-    yield start
-    for channel in channels:
-        channel.close()
-    for server in servers:
-        assert server.drain(0).wait(LIMIT)
-
-
-@pytest.fixture(scope="session")
-def running(start_server: Callable[..., RunningServer], schema_1: Path) -> RunningServer:
+def running(start_server: Callable, schema_1: Path):
     """A server of tiny-images and tiny-points, both with encoders, and of tiny-images without, named "bare"."""
     generator_alone = load(schema_1 / "gen.onnx", name="bare")
     bare = ServedModel("bare", generator_alone.description, generator_alone.generator, None, generator_alone.limits)
@@ -81,8 +54,119 @@ def running(start_server: Callable[..., RunningServer], schema_1: Path) -> Runni
 
 
 @pytest.fixture(scope="session")
-def stub(running: RunningServer) -> SamplingServiceStub:
+def stub(running) -> SamplingServiceStub:
     return running.stub
+
+
+class HeldSession:
+    """A real session whose runs wait as long as they are told to, and are counted."""
+
+    def __init__(self, session: Session) -> None:
+        self.real = session
+        self.runs: list[tuple[int, list[str]]] = []
+        """For each run that began, its rows and the outputs that it was asked for."""
+        self.terminated: list[int] = []
+        """The rows of each run that was ended early."""
+        self._begun = threading.Semaphore(0)
+        # Permits to run: one that is never used up where runs are not held.
+        self._free = threading.Semaphore(1)
+        self._held = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def run(self, feeds: Mapping[str, np.ndarray], outputs: list[str], termination: Termination) -> list[np.ndarray]:
+        rows = len(next(iter(feeds.values())))
+        self.runs.append((rows, list(outputs)))
+        self._begun.release()
+        assert self._free.acquire(timeout=LIMIT)
+        if not self._held:
+            self._free.release()
+        try:
+            return self.real.run(feeds, outputs, termination)
+        except TerminatedError:
+            self.terminated.append(rows)
+            raise
+
+    def hold(self) -> None:
+        """Holds runs from now on; not while one is under way."""
+        if not self._held:
+            self._held = True
+            assert self._free.acquire(timeout=LIMIT)
+
+    def release_one(self) -> None:
+        """Lets one run go on."""
+        self._free.release()
+
+    def release(self) -> None:
+        """Lets all runs go on."""
+        if self._held:
+            self._held = False
+            self._free.release()
+
+    def wait_for_run(self) -> None:
+        """Waits until one more run has begun."""
+        assert self._begun.acquire(timeout=LIMIT)
+
+    async def until_run(self) -> None:
+        await asyncio.to_thread(self.wait_for_run)
+
+
+@dataclass(frozen=True)
+class HeldModel:
+    """A served model of which the generator's and the encoder's runs can be held."""
+
+    model: ServedModel
+    generator: HeldSession
+    encoder: HeldSession
+
+
+@pytest.fixture(scope="session")
+def make_held(schema_1: Path) -> Callable[..., HeldModel]:
+    """Makes a model to be held, and to be closed: tiny-images, or that of the given file.
+
+    `bounds` are those of its queues.
+    """
+
+    def make(path: Path = schema_1 / "gen.onnx", encoder: Path | None = None, **bounds: Any) -> HeldModel:
+        model = load(path, encoder=encoder)
+        generator, encoder_of_it = HeldSession(model.generator.session), HeldSession(model.encoder.session)
+        held = replace(
+            model,
+            generator=BatchedSession(generator, "generator", QueueBounds(**bounds)),
+            encoder=BatchedSession(encoder_of_it, "encoder", QueueBounds(**bounds)),
+        )
+        return HeldModel(held, generator, encoder_of_it)
+
+    return make
+
+
+@pytest.fixture
+def held_model(make_held: Callable[..., HeldModel]) -> Iterator[Callable[..., HeldModel]]:
+    """As `make_held`; closed at the end."""
+    made: list[HeldModel] = []
+
+    def make(*arguments: Any, **bounds: Any) -> HeldModel:
+        made.append(make_held(*arguments, **bounds))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.generator.release()
+        one.encoder.release()
+        one.model.close()
+
+
+@pytest.fixture(scope="session")
+def prior() -> Callable[..., dict[str, np.ndarray]]:
+    """Latents of tiny-images: rows first to first + count - 1."""
+
+    def make(count: int, first: int = 0) -> dict[str, np.ndarray]:
+        draws = draw(3, first, count, styles=2, noise_dimensions=3)
+        category = (np.arange(first, first + count) % 4).astype(np.int64)
+        return {"category": category, "style": draws.style, "noise": draws.noise}
+
+    return make
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from infosink.serving import command
-from infosink.serving.runtime import cuda_devices
+from infosink.serving.runtime.session import cuda_devices
 from infosink.v1.sampling_service_pb2 import (
     ENCODING_FLOAT32,
     Code,
@@ -182,8 +182,9 @@ def test_calls_over_the_grace_are_cut(serve: Callable, schema_1: Path) -> None:
             "infosink-serve: draining, for at most 0 seconds\ninfosink-serve: stopped\n",
             "",
         )
-        with pytest.raises(grpc.RpcError):
+        with pytest.raises(grpc.RpcError) as caught:
             list(stream)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
 def test_a_second_signal_ends_at_once(serve: Callable, schema_1: Path) -> None:
@@ -217,8 +218,8 @@ def test_a_reader_that_has_gone_does_not_keep_the_server_from_draining(serve: Ca
 
 def test_a_signal_while_the_server_goes_to_wait_is_heeded() -> None:
     program = """
-import os, signal, sys
-from infosink.serving.process import stop_on_signals
+import os, signal, sys, threading
+from infosink.serving.signals import StopSignals
 
 def strike(frame, event, argument):
     # Within Event.wait, which holds the event's lock.
@@ -227,7 +228,8 @@ def strike(frame, event, argument):
         os.kill(os.getpid(), signal.SIGTERM)
     return strike
 
-stop = stop_on_signals()
+stop = threading.Event()
+StopSignals().stop_with(stop.set)
 sys.settrace(strike)
 stop.wait()
 print("heeded")
@@ -264,7 +266,10 @@ def test_a_port_of_another_program_is_refused(serve: Callable, schema_1: Path) -
         (["--model", "a b={}/gen.onnx"], '"a b" cannot name a model'),
         (["--model", "x" * 300 + "={}/gen.onnx"], 'x…" cannot name a model'),
         (["--model", "x" * 300], "cannot be read: File name too long"),
-        (["--model", "{}"], "is a folder"),
+        (["--model", "{}/.."], "holds no model"),
+        (["--model", "x={}"], 'is a folder, and the name "x" goes with one file'),
+        (["--model", "{}", "--encoder", "{}/q.onnx"], "is a folder, and --encoder goes with one file"),
+        (["--model", "{}/gen.onnx", "--encoder", "{}"], "is a folder"),
         (["--model", "/dev/null"], "is a pipe or a device"),
         (["--model", "{}/gen.onnx", "--model", "{}/gen.onnx"], "two models are named tiny-images"),
         (["--model", "{}/gen.onnx", "--model", "tiny-images={}/points-gen.onnx"], "two models are named tiny-images"),

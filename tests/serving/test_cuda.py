@@ -1,11 +1,13 @@
 """Serving on a CUDA device."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
+from infosink.serving.runtime.session import Array, Session, TerminatedError, Termination
 from infosink.v1.sampling_service_pb2 import (
     ENCODING_FLOAT32,
     Draw,
@@ -47,6 +49,56 @@ def test_a_row_does_not_depend_on_its_batch(serve: Callable, schema_1: Path, fil
             assert reply.category_probability.data == row_of(inferred.category_probability, row)
             assert reply.style_mean.data == row_of(inferred.style_mean, row)
             assert reply.style_std.data == row_of(inferred.style_std, row)
+
+
+@pytest.fixture
+def feeds() -> dict[str, Array]:
+    random = np.random.default_rng(0)
+    return {
+        "category": random.integers(0, 2, 64),
+        "style": random.uniform(-1, 1, (64, 2)).astype(np.float32),
+        "noise": random.normal(size=(64, 3)).astype(np.float32),
+    }
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_every_batch_size_gives_a_row_the_same_bytes(schema_1: Path, feeds: dict[str, Array], graphs: bool) -> None:
+    path = schema_1 / "gen.onnx"
+    session = Session(path.read_bytes(), path, "cuda", 1, cuda_graphs=graphs)
+    session.settle(feeds)
+    assert session._padded.graphs is graphs
+    names = ["sample", "pixels"]
+    whole = session.run(feeds, names)
+    on_cpu = Session(path.read_bytes(), path, "cpu", 1).run(feeds, names)
+    np.testing.assert_allclose(whole[0], on_cpu[0], atol=1e-5)
+    for rows in (1, 2, 3, 8, 31, 33, 64):
+        # From threads of their own, as a server's calls may come.
+        with ThreadPoolExecutor(1) as other:
+            run = other.submit(session.run, {name: array[-rows:] for name, array in feeds.items()}, names)
+            for found, expected in zip(run.result(), whole, strict=True):
+                assert found.tobytes() == expected[-rows:].tobytes()
+
+
+def test_graphs_give_what_the_model_gives_without_them(schema_1: Path, feeds: dict[str, Array]) -> None:
+    path = schema_1 / "gen.onnx"
+    found = []
+    for graphs in (False, True):
+        session = Session(path.read_bytes(), path, "cuda", 1, cuda_graphs=graphs)
+        session.settle(feeds)
+        turned = {name: np.roll(array, 5, axis=0) for name, array in feeds.items()}
+        found.append([session.run(given, ["sample"])[0].tobytes() for given in (feeds, turned, feeds)])
+    assert found[0] == found[1]
+    assert found[0][0] == found[0][2] != found[0][1]
+
+
+def test_a_run_on_the_device_is_ended(schema_1: Path, feeds: dict[str, Array]) -> None:
+    path = schema_1 / "gen.onnx"
+    session = Session(path.read_bytes(), path, "cuda", 1)
+    termination = Termination()
+    termination.terminate()
+    with pytest.raises(TerminatedError):
+        session.run(feeds, ["sample"], termination)
+    assert np.isfinite(session.run(feeds, ["sample"], Termination())[0]).all()
 
 
 def row_of(tensor: Tensor, row: int) -> bytes:

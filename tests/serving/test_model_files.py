@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 from infosink.serving.errors import StartupError
-from infosink.serving.model_file import MAXIMUM_FILE_BYTES
-from infosink.serving.served_model import find_encoder
+from infosink.serving.models.model_file import MAXIMUM_FILE_BYTES
+from infosink.serving.models.served_model import find_encoder
 from infosink.v1.sampling_service_pb2 import GetModelRequest, ListModelsRequest
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 

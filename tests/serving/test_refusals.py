@@ -10,6 +10,8 @@ import grpc
 import numpy as np
 import onnx
 import pytest
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, ResourceInfo
+from grpc_status import rpc_status
 from infosink.v1.sampling_service_pb2 import (
     ENCODING_FLOAT32,
     ENCODING_PNG,
@@ -30,6 +32,7 @@ from PIL import Image
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
+RESOURCE = ResourceInfo.DESCRIPTOR
 NAN = float("nan")
 
 
@@ -114,6 +117,90 @@ DRAWS = {
 }
 
 
+OUT_OF_RANGE, MISSING, SHAPE, TYPE = "VALUE_OUT_OF_RANGE", "VALUE_MISSING", "SHAPE_MISMATCH", "DATA_TYPE_MISMATCH"
+DRAW_FAULTS = {
+    "absent": (MISSING, "draw.count"),
+    "no samples": (MISSING, "draw.count"),
+    "beyond the last index": (OUT_OF_RANGE, "draw.first_index"),
+    "category": (OUT_OF_RANGE, "draw.codes[0].category"),
+    "later category": (OUT_OF_RANGE, "draw.codes[1].category"),
+    "label": ("LABEL_UNREACHABLE", "draw.codes[0].label"),
+    "empty label": ("LABEL_UNREACHABLE", "draw.codes[0].label"),
+    "huge label": ("LABEL_UNREACHABLE", "draw.codes[0].label"),
+    "control characters": ("LABEL_UNREACHABLE", "draw.codes[0].label"),
+    "too few styles": (SHAPE, "draw.codes[0].style"),
+    "too many styles": (SHAPE, "draw.codes[0].style"),
+    "style over 1": (OUT_OF_RANGE, "draw.codes[0].style[1]"),
+    "style under -1": (OUT_OF_RANGE, "draw.codes[1].style[0]"),
+    "style NaN": (OUT_OF_RANGE, "draw.codes[0].style[1]"),
+    "style infinite": (OUT_OF_RANGE, "draw.codes[0].style[0]"),
+    "too many codes": ("LIMIT_EXCEEDED", "draw.codes"),
+    "noise too narrow": (SHAPE, "draw.noise.values.shape"),
+    "noise for other samples": (SHAPE, "draw.noise.values.shape"),
+    "noise flat": (SHAPE, "draw.noise.values.shape"),
+    "noise shapeless": (SHAPE, "draw.noise.values.shape"),
+    "noise of many dimensions": (SHAPE, "draw.noise.values.shape"),
+    "noise type": (TYPE, "draw.noise.values.data_type"),
+    "noise type absent": (TYPE, "draw.noise.values.data_type"),
+    "noise type unknown": (TYPE, "draw.noise.values.data_type"),
+    "noise too short": ("LENGTH_MISMATCH", "draw.noise.values.data"),
+    "noise too long": ("LENGTH_MISMATCH", "draw.noise.values.data"),
+    "noise NaN": ("VALUE_NOT_FINITE", "draw.noise.values.data"),
+    "noise infinite": ("VALUE_NOT_FINITE", "draw.noise.values.data"),
+    "noise over 10": (OUT_OF_RANGE, "draw.noise.values.data"),
+    "huge noise": (OUT_OF_RANGE, "draw.noise.values.data"),
+}
+
+
+def faults(method: Callable, request: object) -> tuple[str, list[str]]:
+    """The reason of a refusal, and the fields at fault."""
+    with pytest.raises(grpc.RpcError) as caught:
+        method(request, timeout=60)
+    information, bad, failed = ErrorInfo(), BadRequest(), PreconditionFailure()
+    for detail in rpc_status.from_call(caught.value).details:
+        assert detail.Unpack(information) or detail.Unpack(bad) or detail.Unpack(failed) or detail.Is(RESOURCE)
+    assert information.domain == "infosink"
+    named = [
+        *((one.field, one.reason) for one in bad.field_violations),
+        *((f.subject, f.type) for f in failed.violations),
+    ]
+    assert not named or named[0][1] == information.reason
+    return information.reason, [field for field, _ in named]
+
+
+@pytest.mark.parametrize("case", DRAWS)
+def test_a_bad_draw_names_its_field(stub: SamplingServiceStub, case: str) -> None:
+    reason, field = DRAW_FAULTS[case]
+    assert faults(stub.Sample, SampleRequest(draw=DRAWS[case][0])) == (reason, [field])
+
+
+def test_all_that_is_wrong_with_a_draw_is_told_at_once(stub: SamplingServiceStub, refusal: Callable) -> None:
+    bad = [Code(category=9), Code(label="5"), Code(style=[2, -2]), Code(category=1, style=[0.5])]
+    request = SampleRequest(draw=Draw(count=0, first_index=2**64 - 1, codes=bad))
+    assert faults(stub.Sample, request) == (
+        OUT_OF_RANGE,
+        [
+            "draw.codes[0].category",
+            "draw.codes[2].style[0]",
+            "draw.codes[2].style[1]",
+            "draw.codes[3].style",
+            "draw.count",
+            "draw.codes[1].label",
+        ],
+    )
+    code, message = refusal(stub.Sample, request)
+    assert code == INVALID
+    assert message == "draw.codes[0].category is 9, but tiny-images has the categories 0 to 3 (and 5 more)"
+
+
+def test_no_more_than_sixteen_fields_are_named(stub: SamplingServiceStub, refusal: Callable) -> None:
+    request = SampleRequest(draw=codes(*[Code(category=9)] * 16384))
+    _, fields = faults(stub.Sample, request)
+    assert fields == [f"draw.codes[{position}].category" for position in range(16)]
+    _, message = refusal(stub.Sample, request)
+    assert message.endswith("(and at least 15 more)")
+
+
 @pytest.mark.parametrize("case", DRAWS)
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_bad_draw_is_refused(stub: SamplingServiceStub, refusal: Callable, case: str, streamed: bool) -> None:
@@ -162,6 +249,17 @@ def test_an_unknown_model_is_not_found(stub: SamplingServiceStub, refusal: Calla
     code, message = refusal(getattr(stub, method), request)
     assert code == grpc.StatusCode.NOT_FOUND
     assert message == 'no model is named "cifar": those served are "tiny-images", "tiny-points", "bare"'
+
+
+def test_models_encodings_and_counts_name_their_fields(stub: SamplingServiceStub) -> None:
+    one = Draw(count=1)
+    assert faults(stub.Sample, SampleRequest(model="cifar", draw=one)) == ("MODEL_UNKNOWN", [])
+    assert faults(stub.Sample, SampleRequest(encoding=17, draw=one)) == ("VALUE_UNKNOWN", ["encoding"])
+    points = SampleRequest(model="tiny-points", encoding=ENCODING_PNG, draw=one)
+    assert faults(stub.Sample, points) == ("ENCODING_UNSUITABLE", ["encoding"])
+    assert faults(stub.Sample, SampleRequest(draw=Draw(count=2**32 - 1))) == ("LIMIT_EXCEEDED", ["draw.count"])
+    bare = InferCodesRequest(model="bare", tensor=pixels(1, 8, 8, 1))
+    assert faults(stub.InferCodes, bare) == ("ENCODER_MISSING", ["model"])
 
 
 @pytest.mark.parametrize("encoding", [ENCODING_UINT8, ENCODING_PNG])
@@ -245,6 +343,17 @@ def test_a_bad_png_is_refused(stub: SamplingServiceStub, refusal: Callable, case
         assert part in message
 
 
+def test_every_bad_png_is_named(stub: SamplingServiceStub, refusal: Callable) -> None:
+    images = [NATIVE, b"", NATIVE[:50], png(Image.new("L", (28, 28)))]
+    request = InferCodesRequest(png=PngImages(images=images))
+    assert faults(stub.InferCodes, request) == ("IMAGE_UNREADABLE", [f"png.images[{i}]" for i in (1, 2, 3)])
+    _, message = refusal(stub.InferCodes, request)
+    assert message.endswith("or a tensor (and 2 more)")
+    assert faults(stub.InferCodes, InferCodesRequest(png=PngImages(images=images[3:]))) == (SHAPE, ["png.images[0]"])
+    deep = zeros((6, 6), data_bytes=13 * 6, bit_depth=16)
+    assert faults(stub.InferCodes, InferCodesRequest(png=PngImages(images=[deep]))) == (TYPE, ["png.images[0]"])
+
+
 SAMPLES = {
     "nothing": (InferCodesRequest(), ["no samples"]),
     "no images": (InferCodesRequest(png=PngImages()), ["0 samples", "at least 1"]),
@@ -291,6 +400,36 @@ def test_bad_samples_are_refused(stub: SamplingServiceStub, refusal: Callable, c
     assert code == INVALID
     for part in parts:
         assert part in message
+
+
+SAMPLE_FAULTS = {
+    "nothing": (MISSING, "samples"),
+    "no images": (MISSING, "png.images"),
+    "an empty tensor": (MISSING, "tensor.shape"),
+    "no rows": (MISSING, "tensor.shape"),
+    "too many": ("LIMIT_EXCEEDED", "tensor.shape"),
+    "too many images": ("LIMIT_EXCEEDED", "png.images"),
+    "no type": (TYPE, "tensor.data_type"),
+    "a wrong size": (SHAPE, "tensor.shape"),
+    "no channels": (SHAPE, "tensor.shape"),
+    "colour": (SHAPE, "tensor.shape"),
+    "channels last": (SHAPE, "tensor.shape"),
+    "short": ("LENGTH_MISMATCH", "tensor.data"),
+    "long": ("LENGTH_MISMATCH", "tensor.data"),
+    "NaN": ("VALUE_NOT_FINITE", "tensor.data"),
+    "0 to 255": (OUT_OF_RANGE, "tensor.data"),
+    "under the range": (OUT_OF_RANGE, "tensor.data"),
+    "images for points": ("ENCODING_UNSUITABLE", "png"),
+    "levels for points": (TYPE, "tensor.data_type"),
+    "points far away": (OUT_OF_RANGE, "tensor.data"),
+    "points in space": (SHAPE, "tensor.shape"),
+}
+
+
+@pytest.mark.parametrize("case", SAMPLES)
+def test_bad_samples_name_their_field(stub: SamplingServiceStub, case: str) -> None:
+    reason, field = SAMPLE_FAULTS[case]
+    assert faults(stub.InferCodes, SAMPLES[case][0]) == (reason, [field])
 
 
 def test_float_images_may_leave_their_range_by_rounding(stub: SamplingServiceStub) -> None:

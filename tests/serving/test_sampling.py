@@ -10,8 +10,9 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from infosink.serving.draws import draw as draw_prior
-from infosink.serving.png import encode, largest_encoding
+from infosink.serving.calls.admission import STREAMS
+from infosink.serving.sampling.draws import draw as draw_prior
+from infosink.serving.sampling.png import encode, largest_encoding
 from infosink.v1.sampling_service_pb2 import (
     ENCODING_FLOAT32,
     ENCODING_PNG,
@@ -294,12 +295,14 @@ def test_streams_are_few_and_end_with_their_clients(
 ) -> None:
     server = start_server(load_file(schema_1 / "gen.onnx"))
     request = StreamSamplesRequest(draw=Draw(count=1_000_000), encoding=ENCODING_FLOAT32)
-    streams = [server.stub.StreamSamples(request) for _ in range(8)]
+    streams = [server.stub.StreamSamples(request) for _ in range(STREAMS)]
     for one in streams:
         next(one)
     code, message = refusal(server.stub.StreamSamples, request)
     assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert message.startswith("8 StreamSamples calls are open, as many as this server allows at once: make fewer")
+    assert message.startswith(
+        f"{STREAMS} StreamSamples calls are open, as many as this server allows at once: make fewer"
+    )
     # Short calls are answered meanwhile.
     assert len(sample(server.stub, count=2).categories) == 2
     for one in streams:

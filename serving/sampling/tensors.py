@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from infosink.v1.tensor_pb2 import DATA_TYPE_FLOAT32, DATA_TYPE_UINT8, DATA_TYPE_UNSPECIFIED, DataType, Tensor
 
-from .errors import InvalidRequestError
+from ..errors import InvalidRequestError
 
 # Little-endian on the wire, whatever this machine is.
 _ELEMENT_TYPES: dict[DataType, np.dtype[np.uint8] | np.dtype[np.float32]] = {
@@ -27,7 +27,7 @@ def to_array(tensor: Tensor, what: str, shapes: dict[DataType, Sequence[tuple[in
 
     Args:
         tensor: The message.
-        what: What the tensor is, for messages.
+        what: The path of the field that holds it, for messages.
         shapes: The element types accepted, each with the shapes accepted.
 
     Raises:
@@ -35,23 +35,38 @@ def to_array(tensor: Tensor, what: str, shapes: dict[DataType, Sequence[tuple[in
     """
     if tensor.data_type not in shapes:
         accepted = " or ".join(_type_name(data_type) for data_type in shapes)
-        raise InvalidRequestError(f"{what} must be {accepted}, but its data_type is {_type_name(tensor.data_type)}")
+        raise InvalidRequestError(
+            f"{what} must be {accepted}, but its data_type is {_type_name(tensor.data_type)}",
+            reason="DATA_TYPE_MISMATCH",
+            field=f"{what}.data_type",
+            metadata={"value": int(tensor.data_type), "limit": accepted},
+        )
     shape = tuple(tensor.shape)
     if shape not in shapes[tensor.data_type]:
         accepted = " or ".join(str(list(shape)) for shape in shapes[tensor.data_type])
         raise InvalidRequestError(
-            f"{what} as {_type_name(tensor.data_type)} must have shape {accepted}, but has {_shape_text(shape)}"
+            f"{what} as {_type_name(tensor.data_type)} must have shape {accepted}, but has {_shape_text(shape)}",
+            reason="SHAPE_MISMATCH",
+            field=f"{what}.shape",
+            metadata={"value": _shape_text(shape), "limit": accepted},
         )
     element_type = _ELEMENT_TYPES[tensor.data_type]
     expected = math.prod(shape) * element_type.itemsize
     if len(tensor.data) != expected:
         raise InvalidRequestError(
             f"{what} of shape {list(shape)} needs {expected} bytes of {_type_name(tensor.data_type)}, "
-            f"but has {len(tensor.data)}"
+            f"but has {len(tensor.data)}",
+            reason="LENGTH_MISMATCH",
+            field=f"{what}.data",
+            metadata={"value": len(tensor.data), "limit": expected},
         )
     array = np.frombuffer(tensor.data, element_type).reshape(shape)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InvalidRequestError(f"{what} holds values that are not finite (NaN or infinity)")
+        raise InvalidRequestError(
+            f"{what} holds values that are not finite (NaN or infinity): replace them",
+            reason="VALUE_NOT_FINITE",
+            field=f"{what}.data",
+        )
     return array.astype(element_type.newbyteorder("="), copy=False)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from .errors import InvalidRequestError
+from ..errors import InvalidRequestError
+from .faults import Faults
 from .frames import Frames, Pixels
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -48,52 +49,70 @@ def decode(files: Sequence[bytes], frames: Frames) -> list[Pixels]:
         InvalidRequestError: If a file is not a PNG, is truncated or corrupt, has 16 bits a channel, or is not of either
             frame's size; depth and size are read from the header, before anything is decoded.
     """
-    return [_decode_one(file, f"image {position}", frames) for position, file in enumerate(files)]
+    images, faults = [], Faults()
+    for position, file in enumerate(files):
+        with faults:
+            try:
+                images.append(_decode_one(file, frames))
+            except _UnusableError as error:
+                field = f"png.images[{position}]"
+                raise InvalidRequestError(f"image {position} {error}", reason=error.reason, field=field) from None
+    faults.refuse()
+    return images
 
 
-def _decode_one(file: bytes, what: str, frames: Frames) -> Pixels:
-    size = _check_header(file, what, frames)
+class _UnusableError(Exception):
+    """A file is no image for this model; the message says why, and what to do."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def _decode_one(file: bytes, frames: Frames) -> Pixels:
+    size = _check_header(file, frames)
     # A fair file of this size has at most 16-bit RGBA; twice that leaves room for its metadata.
     limit = 2 * largest_encoding(*frames.model_size, 8) + 65536
     if len(file) > limit:
-        raise InvalidRequestError(
-            f"{what} has {len(file)} bytes, over the limit of {limit} for its size: remove its metadata"
+        raise _UnusableError(
+            "LIMIT_EXCEEDED", f"has {len(file)} bytes, over the limit of {limit} for its size: remove its metadata"
         )
     try:
-        return _read(file, what, size, frames)
-    except InvalidRequestError:
+        return _read(file, size, frames)
+    except _UnusableError:
         raise
     except Exception as error:
         # Whatever a decoder raises on bytes from outside, the bytes are at fault.
-        raise InvalidRequestError(f"{what} is a truncated or corrupt PNG: send the whole file") from error
+        raise _UnusableError("IMAGE_UNREADABLE", "is a truncated or corrupt PNG: send the whole file") from error
 
 
-def _check_header(file: bytes, what: str, frames: Frames) -> tuple[int, int]:
+def _check_header(file: bytes, frames: Frames) -> tuple[int, int]:
     """The height and width that the header states."""
     if not file.startswith(_SIGNATURE):
-        raise InvalidRequestError(f"{what} is not a PNG file ({len(file)} bytes): send PNG files, or a tensor")
+        message = f"is not a PNG file ({len(file)} bytes): send PNG files, or a tensor"
+        raise _UnusableError("IMAGE_UNREADABLE", message)
     if len(file) < _HEADER.size:
-        raise InvalidRequestError(f"{what} is a truncated PNG of {len(file)} bytes: send the whole file")
+        raise _UnusableError("IMAGE_UNREADABLE", f"is a truncated PNG of {len(file)} bytes: send the whole file")
     _, kind, width, height, bit_depth = _HEADER.unpack_from(file)
     if kind != b"IHDR":
-        raise InvalidRequestError(f"{what} is a corrupt PNG: it does not begin with its header")
+        raise _UnusableError("IMAGE_UNREADABLE", "is a corrupt PNG: it does not begin with its header")
     if (height, width) not in frames.sizes:
         accepted = " or ".join(f"{w}x{h}" for h, w in frames.sizes)
-        raise InvalidRequestError(f"{what} is {width}x{height} pixels, but must be {accepted}: resize or crop it")
+        message = f"is {width}x{height} pixels, but must be {accepted}: resize or crop it"
+        raise _UnusableError("SHAPE_MISMATCH", message)
     # Pillow would keep the high byte of colour, and clip grey.
     if bit_depth == 16:
-        raise InvalidRequestError(f"{what} is a 16-bit PNG: convert it to 8 bits a channel")
+        raise _UnusableError("DATA_TYPE_MISMATCH", "is a 16-bit PNG: convert it to 8 bits a channel")
     return height, width
 
 
-def _read(file: bytes, what: str, size: tuple[int, int], frames: Frames) -> Pixels:
+def _read(file: bytes, size: tuple[int, int], frames: Frames) -> Pixels:
     height, width = size
     with Image.open(io.BytesIO(file), formats=["PNG"]) as image:
         # A second header may follow the one that was checked; Pillow heeds the last, and nothing is allocated yet.
         if image.size != (width, height):
-            raise InvalidRequestError(
-                f"{what} is a corrupt PNG: its headers state {width}x{height} and {image.width}x{image.height} pixels"
-            )
+            stated = f"{width}x{height} and {image.width}x{image.height} pixels"
+            raise _UnusableError("IMAGE_UNREADABLE", f"is a corrupt PNG: its headers state {stated}")
         image.load()
         return np.asarray(_over_background(image, frames)).reshape(height, width, frames.space.channels)
 

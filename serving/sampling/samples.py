@@ -1,15 +1,18 @@
 """Samples from a checked plan, a batch at a time."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from ..limits import BATCH_SAMPLES
+from ..models.served_model import ServedModel
+from ..runtime.batching import all_in_order, in_order
+from ..runtime.session import Array
 from .draws import Draws, draw
-from .limits import BATCH_SAMPLES
-from .runtime import Array
-from .served_model import ServedModel
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,43 @@ class Samples:
     """What the model gave: "sample" or "pixels"."""
 
 
-def sample(model: ServedModel, plan: SamplingPlan, output: str, batch: int = BATCH_SAMPLES) -> Iterator[Samples]:
-    """Draws the plan's samples in order, `batch` at a time, at most 64."""
+@dataclass(frozen=True)
+class _Latents:
+    """What a range of samples is made from."""
+
+    first_index: int
+    category: npt.NDArray[np.int64]
+    style: npt.NDArray[np.float32]
+    noise: npt.NDArray[np.float32]
+
+
+async def sample(model: ServedModel, plan: SamplingPlan, output: str) -> list[Samples]:
+    """Draws the plan's samples in order, 64 at a time; two batches are under way at once."""
+    started = _start(model, plan, output, BATCH_SAMPLES)
+    return [_samples(latents, arrays) for latents, arrays in await all_in_order(started)]
+
+
+async def sample_stream(
+    model: ServedModel, plan: SamplingPlan, output: str, batch: int
+) -> AsyncGenerator[Samples, None]:
+    """As `sample`, but gives each batch as soon as it is drawn, of `batch` samples, at most 64."""
+    async with aclosing(in_order(_start(model, plan, output, batch))) as parts:
+        async for latents, arrays in parts:
+            yield _samples(latents, arrays)
+
+
+def _start(
+    model: ServedModel, plan: SamplingPlan, output: str, batch: int
+) -> "Iterator[tuple[_Latents, asyncio.Future[list[Array]]]]":
+    for latents in _latents(model, plan, batch):
+        yield latents, model.generate(latents.category, latents.style, latents.noise, output)
+
+
+def _samples(latents: _Latents, arrays: Sequence[Array]) -> Samples:
+    return Samples(latents.first_index, latents.category, latents.style, arrays[0])
+
+
+def _latents(model: ServedModel, plan: SamplingPlan, batch: int) -> Iterator[_Latents]:
     shared_noise = None
     if plan.shared_index is not None:
         shared_noise = _draw(model, plan.seed, plan.shared_index, 1).noise
@@ -70,7 +108,7 @@ def sample(model: ServedModel, plan: SamplingPlan, output: str, batch: int = BAT
             noise = rows if len(rows) == count else rows.repeat(count, axis=0)
         else:
             noise = draws.noise
-        yield Samples(first_index, category, style, model.generate(category, style, noise, output))
+        yield _Latents(first_index, category, style, noise)
 
 
 def _draw(model: ServedModel, seed: int, first_index: int, count: int) -> Draws:

@@ -3,6 +3,7 @@
 import math
 import secrets
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +20,18 @@ from infosink.v1.sampling_service_pb2 import (
 )
 from infosink.v1.tensor_pb2 import DATA_TYPE_FLOAT32, DATA_TYPE_UINT8, DataType, Tensor
 
+from ..errors import InvalidRequestError, UnavailableError, listed, quoted
+from ..limits import explicit_noise_rows
+from ..models.served_model import ServedModel
 from . import png, tensors
 from .draws import INDEX_LIMIT
-from .errors import InvalidRequestError, UnavailableError, listed, quoted
+from .faults import Faults
 from .frames import Frames
-from .limits import explicit_noise_rows
-from .sampling import Codes, SamplingPlan
-from .served_model import ServedModel
+from .samples import Codes, SamplingPlan
 
 # float32 arithmetic may leave a value this far outside its range, as a share of the range.
 _RANGE_TOLERANCE = 1e-3
-_LARGEST_NOISE = 10
+LARGEST_NOISE = 10
 # Far beyond any data, and far from where float32 arithmetic overflows.
 _LARGEST_COORDINATE = 1e6
 
@@ -44,10 +46,20 @@ def check_encoding(encoding: Encoding, model: ServedModel) -> Encoding:
     if encoding == ENCODING_UNSPECIFIED:
         return ENCODING_UINT8 if images else ENCODING_FLOAT32
     if encoding not in (ENCODING_UINT8, ENCODING_FLOAT32, ENCODING_PNG):
-        raise InvalidRequestError(f"encoding {int(encoding)} is unknown: use UINT8, FLOAT32 or PNG")
+        raise InvalidRequestError(
+            f"encoding {int(encoding)} is unknown: use UINT8, FLOAT32 or PNG",
+            reason="VALUE_UNKNOWN",
+            field="encoding",
+            metadata={"value": int(encoding)},
+        )
     if encoding != ENCODING_FLOAT32 and not images:
         name = "UINT8" if encoding == ENCODING_UINT8 else "PNG"
-        raise InvalidRequestError(f"encoding {name} is for images, but {model.name} makes points: use FLOAT32")
+        raise InvalidRequestError(
+            f"encoding {name} is for images, but {model.name} makes points: use FLOAT32",
+            reason="ENCODING_UNSUITABLE",
+            field="encoding",
+            metadata={"value": name, "limit": "FLOAT32"},
+        )
     return encoding
 
 
@@ -68,35 +80,68 @@ def check_draw(draw: Draw | None, model: ServedModel, limit: int, remedy: str) -
         remedy: What to do about more.
 
     Raises:
-        InvalidRequestError: If a value is outside its limits.
+        InvalidRequestError: If values are outside their limits; it names all of them, up to a number.
         UnavailableError: If no category bears a label asked for.
     """
-    if draw is None or draw.count == 0:
-        raise InvalidRequestError("draw.count is 0, but must be at least 1: say how many samples to draw")
-    if draw.count > limit:
-        raise InvalidRequestError(f"draw.count is {draw.count}, over the limit of {limit} in this call: {remedy}")
-    if draw.first_index + draw.count > INDEX_LIMIT:
-        raise InvalidRequestError(
-            f"draw.first_index + draw.count is {draw.first_index + draw.count}, over the limit of 2^64: "
-            "start at a lower index"
-        )
+    draw = draw or Draw()
+    faults = Faults()
+    with faults:
+        _check_last_index(draw)
+    with faults:
+        codes = _check_codes(draw.codes, model, faults)
+    with faults:
+        # The shape of the noise follows the count.
+        _check_count(draw.count, limit, remedy)
+        noise = _check_noise(draw.noise, draw.count, model)
+    faults.refuse()
     shared = draw.noise.WhichOneof("source") == "shared_index"
     return SamplingPlan(
         count=draw.count,
         first_index=draw.first_index,
         seed=draw.seed if draw.HasField("seed") else secrets.randbits(64),
-        codes=_check_codes(draw.codes, model),
-        noise=_check_noise(draw.noise, draw.count, model),
+        codes=codes,
+        noise=noise,
         shared_index=draw.noise.shared_index if shared else None,
     )
 
 
-def _check_codes(codes: Sequence[Code], model: ServedModel) -> Codes:
+def _check_count(count: int, limit: int, remedy: str) -> None:
+    if count == 0:
+        raise InvalidRequestError(
+            "draw.count is 0, but must be at least 1: say how many samples to draw",
+            reason="VALUE_MISSING",
+            field="draw.count",
+        )
+    if count > limit:
+        raise InvalidRequestError(
+            f"draw.count is {count}, over the limit of {limit} in this call: {remedy}",
+            reason="LIMIT_EXCEEDED",
+            field="draw.count",
+            metadata={"value": count, "limit": limit},
+        )
+
+
+def _check_last_index(draw: Draw) -> None:
+    end = draw.first_index + draw.count
+    if end > INDEX_LIMIT:
+        raise InvalidRequestError(
+            f"draw.first_index + draw.count is {end}, over the limit of 2^64: start at a lower index",
+            reason="VALUE_OUT_OF_RANGE",
+            field="draw.first_index",
+            metadata={"value": end, "limit": INDEX_LIMIT},
+        )
+
+
+def _check_codes(codes: Sequence[Code], model: ServedModel, faults: Faults) -> Codes:
     if len(codes) > model.limits.codes:
         raise InvalidRequestError(
-            f"draw.codes has {len(codes)} codes, over the limit of {model.limits.codes}: split the request"
+            f"draw.codes has {len(codes)} codes, over the limit of {model.limits.codes}: split the request",
+            reason="LIMIT_EXCEEDED",
+            field="draw.codes",
+            metadata={"value": len(codes), "limit": model.limits.codes},
         )
-    codes = codes or [Code()]
+    if not codes:
+        return _drawn_codes(len(model.labels), model.style_count)
     candidates = list(range(len(model.labels)))
     label_start: dict[str, int] = {}
     for label, categories in model.categories_by_label.items():
@@ -108,22 +153,39 @@ def _check_codes(codes: Sequence[Code], model: ServedModel) -> Codes:
     has_style = np.zeros(len(codes), np.bool_)
     for position, code in enumerate(codes):
         selection = code.WhichOneof("selection")
-        if selection == "category":
-            start[position], count[position] = _check_category(code.category, position, model), 1
-        elif selection == "label":
-            categories = _check_label(code.label, position, model)
-            start[position], count[position] = label_start[code.label], len(categories)
+        with faults:
+            if selection == "category":
+                start[position], count[position] = _check_category(code.category, position, model), 1
+            elif selection == "label":
+                categories = _check_label(code.label, position, model)
+                start[position], count[position] = label_start[code.label], len(categories)
         if code.style:
-            style[position] = _check_style(code.style, position, model)
-            has_style[position] = True
+            with faults:
+                style[position] = _check_style(code.style, position, model)
+                has_style[position] = True
     return Codes(np.array(candidates, np.int64), start, count, style, has_style)
+
+
+@lru_cache
+def _drawn_codes(categories: int, styles: int) -> Codes:
+    """One code that states nothing."""
+    return Codes(
+        candidates=np.arange(categories),
+        candidate_start=np.zeros(1, np.int64),
+        candidate_count=np.full(1, categories, np.int64),
+        style=np.zeros((1, styles), np.float32),
+        has_style=np.zeros(1, np.bool_),
+    )
 
 
 def _check_category(category: int, position: int, model: ServedModel) -> int:
     if category >= len(model.labels):
         raise InvalidRequestError(
             f"draw.codes[{position}].category is {category}, but {model.name} has the categories 0 to "
-            f"{len(model.labels) - 1}"
+            f"{len(model.labels) - 1}",
+            reason="VALUE_OUT_OF_RANGE",
+            field=f"draw.codes[{position}].category",
+            metadata={"value": category, "limit": len(model.labels) - 1},
         )
     return category
 
@@ -133,7 +195,10 @@ def _check_label(label: str, position: int, model: ServedModel) -> tuple[int, ..
     if categories is None:
         raise UnavailableError(
             f"draw.codes[{position}].label is {quoted(label)}, but no category of {model.name} bears it: "
-            f"the labels that exist are {listed(list(model.categories_by_label))}"
+            f"the labels that exist are {listed(list(model.categories_by_label))}",
+            reason="LABEL_UNREACHABLE",
+            field=f"draw.codes[{position}].label",
+            metadata={"value": quoted(label)},
         )
     return categories
 
@@ -143,11 +208,22 @@ def _check_style(style: Sequence[float], position: int, model: ServedModel) -> S
     if len(style) != model.style_count:
         raise InvalidRequestError(
             f"{field} has {len(style)} values, but {model.name} has {model.style_count} style codes: "
-            f"give {model.style_count} values, or none to have them drawn"
+            f"give {model.style_count} values, or none to have them drawn",
+            reason="SHAPE_MISMATCH",
+            field=field,
+            metadata={"value": len(style), "limit": model.style_count},
         )
+    faults = Faults()
     for dimension, value in enumerate(style):
         if not (math.isfinite(value) and -1 <= value <= 1):
-            raise InvalidRequestError(f"{field}[{dimension}] is {value:g}, but must be in [-1, 1]")
+            with faults:
+                raise InvalidRequestError(
+                    f"{field}[{dimension}] is {value:g}, but must be in [-1, 1]",
+                    reason="VALUE_OUT_OF_RANGE",
+                    field=f"{field}[{dimension}]",
+                    metadata={"value": f"{value:g}", "limit": "[-1, 1]"},
+                )
+    faults.refuse()
     return style
 
 
@@ -159,13 +235,16 @@ def _check_noise(noise: Noise, count: int, model: ServedModel) -> npt.NDArray[np
     if limit is not None and count > limit and tuple(noise.values.shape) != (1, dimensions):
         raise InvalidRequestError(
             f"draw.noise.values fits in one request for at most {limit} samples of {model.name}, but draw.count is "
-            f"{count}: split the request by first_index, or give one row, [1, {dimensions}], for all samples"
+            f"{count}: split the request by first_index, or give one row, [1, {dimensions}], for all samples",
+            reason="LIMIT_EXCEEDED",
+            field="draw.noise.values",
+            metadata={"value": count, "limit": limit},
         )
     shapes: dict[DataType, Sequence[tuple[int, ...]]] = {
         DATA_TYPE_FLOAT32: list(dict.fromkeys([(count, dimensions), (1, dimensions)]))
     }
     values = tensors.to_array(noise.values, "draw.noise.values", shapes).astype(np.float32, copy=False)
-    return _check_magnitude(values, "draw.noise.values", _LARGEST_NOISE)
+    return _check_magnitude(values, "draw.noise.values", LARGEST_NOISE)
 
 
 def _check_magnitude(values: npt.NDArray[np.float32], what: str, limit: float) -> npt.NDArray[np.float32]:
@@ -174,7 +253,10 @@ def _check_magnitude(values: npt.NDArray[np.float32], what: str, limit: float) -
         position = np.unravel_index(magnitude.argmax(), values.shape)
         raise InvalidRequestError(
             f"{what}{[int(index) for index in position]} is {values[position]:g}, but must be in "
-            f"[{-limit:g}, {limit:g}]: scale the values"
+            f"[{-limit:g}, {limit:g}]: scale the values",
+            reason="VALUE_OUT_OF_RANGE",
+            field=f"{what}.data",
+            metadata={"value": f"{values[position]:g}", "limit": f"[{-limit:g}, {limit:g}]"},
         )
     return values
 
@@ -188,25 +270,38 @@ def check_samples(request: InferCodesRequest, model: ServedModel) -> npt.NDArray
     kind = request.WhichOneof("samples")
     if kind == "png":
         if model.frames is None:
-            raise InvalidRequestError(f"{model.name} reads points, not images: send a FLOAT32 tensor")
-        _check_sample_count(len(request.png.images), model)
+            raise InvalidRequestError(
+                f"{model.name} reads points, not images: send a FLOAT32 tensor",
+                reason="ENCODING_UNSUITABLE",
+                field="png",
+            )
+        _check_sample_count(len(request.png.images), "png.images", model)
         images = png.decode(request.png.images, model.frames)
         return np.concatenate([model.frames.from_pixels(image[None]) for image in images])
     if kind == "tensor":
-        _check_sample_count(request.tensor.shape[0] if request.tensor.shape else 0, model)
+        _check_sample_count(request.tensor.shape[0] if request.tensor.shape else 0, "tensor.shape", model)
         if model.frames is None:
             return _check_points(request.tensor, model)
         return _check_images(request.tensor, model.frames)
-    raise InvalidRequestError("the request holds no samples: send a tensor or PNG images")
+    raise InvalidRequestError(
+        "the request holds no samples: send a tensor or PNG images", reason="VALUE_MISSING", field="samples"
+    )
 
 
-def _check_sample_count(count: int, model: ServedModel) -> None:
+def _check_sample_count(count: int, field: str, model: ServedModel) -> None:
     if count == 0:
-        raise InvalidRequestError("the request holds 0 samples, but must hold at least 1")
+        raise InvalidRequestError(
+            "the request holds 0 samples, but must hold at least 1: send a tensor or PNG images",
+            reason="VALUE_MISSING",
+            field=field,
+        )
     if count > model.limits.inferred_samples:
         raise InvalidRequestError(
             f"the request holds {count} samples, over the limit of {model.limits.inferred_samples} in one call: "
-            "split the request"
+            "split the request",
+            reason="LIMIT_EXCEEDED",
+            field=field,
+            metadata={"value": count, "limit": model.limits.inferred_samples},
         )
 
 
@@ -232,6 +327,9 @@ def _check_images(tensor: Tensor, frames: Frames) -> npt.NDArray[np.float32]:
     if array.min() < minimum - tolerance or array.max() > maximum + tolerance:
         raise InvalidRequestError(
             f"tensor has values from {array.min():g} to {array.max():g}, but FLOAT32 images must lie in "
-            f"[{minimum:g}, {maximum:g}]: scale them, or send UINT8"
+            f"[{minimum:g}, {maximum:g}]: scale them, or send UINT8",
+            reason="VALUE_OUT_OF_RANGE",
+            field="tensor.data",
+            metadata={"value": f"[{array.min():g}, {array.max():g}]", "limit": f"[{minimum:g}, {maximum:g}]"},
         )
     return frames.from_values(array.astype(np.float32, copy=False))
