@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         RequestRefusedError,
         ServerFailedError,
         ServerUnreachableError,
+        Violation,
     )
     from .results import InferredCodes, Samples
 
@@ -33,6 +34,7 @@ __all__ = [
     "Samples",
     "ServerFailedError",
     "ServerUnreachableError",
+    "Violation",
 ]
 
 _MODULES = {
@@ -45,6 +47,7 @@ _MODULES = {
     "Samples": "results",
     "ServerFailedError": "errors",
     "ServerUnreachableError": "errors",
+    "Violation": "errors",
 }
 
 

@@ -1,19 +1,28 @@
 """A typed client of an infosink server."""
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from os import PathLike
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 import numpy as np
+from google.protobuf.message import Message
 from infosink.v1 import model_pb2, sampling_service_pb2_grpc
 from infosink.v1 import sampling_service_pb2 as v1
 from numpy.typing import ArrayLike, NDArray
 
-from .connection import DEFAULT_TIMEOUT, checked_address, checked_timeout, default_address
+from .connection import (
+    DEFAULT_TIMEOUT,
+    DEFAULT_TRIES,
+    checked_address,
+    checked_timeout,
+    checked_tries,
+    default_address,
+)
+from .credentials import Credentials
 from .draws import LARGEST_NOISE, Code, Draw
 from .errors import (
     InfosinkError,
@@ -23,9 +32,14 @@ from .errors import (
     ServerUnreachableError,
 )
 from .frames import check_space
+from .handshake import handshake_failure
 from .printable import printable
 from .results import InferredCodes, Samples, join_codes, join_samples
+from .retry import Attempts
+from .status import details_of
 from .wire import codes_from_reply, finite_float32, samples_from_batch, to_tensor
+
+Reply = TypeVar("Reply")
 
 # A stream is asked for in parts of this many samples, so that one deadline covers a bounded amount of work.
 _SAMPLES_PER_CALL = 512
@@ -42,6 +56,9 @@ _CHANNEL_OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     # A client made after a server's start must not inherit the back-off of one made before it.
     ("grpc.use_local_subchannel_pool", 1),
+    # A server that restarts is back in seconds; gRPC would wait up to two minutes before it looks again.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2000),
 ]
 # What is the server's fault and not the request's.
 _FAILURES = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS}
@@ -52,21 +69,50 @@ class Client:
 
     Every call has a deadline and raises `ServerUnreachableError` where no server answers within it,
     `RequestRefusedError` where the server refuses the request, `ServerFailedError` where it fails to do it, and
-    `MalformedReplyError` where its reply makes no sense. The connection is not encrypted. A client may be used by
-    several threads at once.
+    `MalformedReplyError` where its reply makes no sense. A call is made again, after a pause, where the server is busy
+    and says when to come back, or was there and is gone; a long draw goes on after the last sample that came. A client
+    may be used by several threads at once.
 
     Args:
         address: HOST:PORT; by default the environment variable INFOSINK_SERVER, or 127.0.0.1:50051.
-        timeout: Seconds until one call is given up, at most a day's. A long stream is several calls.
+        timeout: Seconds until one call, with all its tries, is given up, at most a day's. A long stream is several
+            calls.
+        tries: How often one call is made at most; 1 makes it once.
+        tls: Whether the connection is encrypted and the server's certificate checked; implied by `ca` and
+            `certificate`, and by the environment variable INFOSINK_TLS=1.
+        ca: A PEM file of the CAs of which the server's certificate must be; by default the environment variable
+            INFOSINK_CA, or the public CAs.
+        certificate: A PEM file with the client's own certificate, where the server asks for one; by default the
+            environment variable INFOSINK_CERTIFICATE.
+        key: A PEM file with its private key, without a passphrase; by default the environment variable INFOSINK_KEY.
+        token: What the server knows the client by, where it asks for one; by default the token in the file that the
+            environment variable INFOSINK_TOKEN_FILE names. It is sent encrypted, or not beyond this machine.
 
     Raises:
-        ValueError: If the address or the timeout makes no sense.
+        ValueError: If the address, the timeout or the number of tries makes no sense, a file cannot be used, or the
+            token would cross the network unencrypted.
     """
 
-    def __init__(self, address: str | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        tries: int = DEFAULT_TRIES,
+        tls: bool = False,
+        ca: str | PathLike[str] | None = None,
+        certificate: str | PathLike[str] | None = None,
+        key: str | PathLike[str] | None = None,
+        token: str | None = None,
+    ) -> None:
         self.address = checked_address(address or default_address())
         self.timeout = checked_timeout(timeout)
-        self._channel = grpc.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
+        self.tries = checked_tries(tries)
+        self._credentials = Credentials.checked(
+            self.address, tls=tls, ca=ca, certificate=certificate, key=key, token=token
+        )
+        self._metadata = self._credentials.metadata()
+        self._channel = _channel(self.address, self._credentials)
         self._service = sampling_service_pb2_grpc.SamplingServiceStub(self._channel)
         self._described: dict[str, v1.ServedModel] = {}
 
@@ -88,8 +134,7 @@ class Client:
 
     def models(self) -> list[v1.ServedModel]:
         """The models that the server serves; the first one is meant where no name is given."""
-        with self._errors():
-            reply = self._service.ListModels(v1.ListModelsRequest(), timeout=self.timeout)
+        reply = self._call(self._service.ListModels, v1.ListModelsRequest())
         for served in reply.served_models:
             check_space(served.model.sample_space)
         return list(reply.served_models)
@@ -106,9 +151,7 @@ class Client:
         Args:
             name: The model's name; empty for the server's first.
         """
-        with self._errors():
-            reply = self._service.GetModel(v1.GetModelRequest(model=name), timeout=self.timeout)
-        return reply.card
+        return self._call(self._service.GetModel, v1.GetModelRequest(model=name)).card
 
     def sample(
         self,
@@ -149,8 +192,7 @@ class Client:
         request = _unary_request(draw, self._describe(model), model)
         if request is None:
             return join_samples(list(self._stream(draw, model)))
-        with self._errors():
-            reply = self._service.Sample(request, timeout=self.timeout)
+        reply = self._call(self._service.Sample, request)
         samples = self._samples(reply.batch, draw, 0, model)
         _check_count(len(samples), count)
         return samples
@@ -197,8 +239,7 @@ class Client:
         for start in range(0, len(array), step):
             part = array[start : start + step]
             request = v1.InferCodesRequest(model=model, tensor=to_tensor(part))
-            with self._errors():
-                reply = self._service.InferCodes(request, timeout=self.timeout)
+            reply = self._call(self._service.InferCodes, request)
             described = self._same_checkpoint(reply.checkpoint_sha256, model)
             batches.append(codes_from_reply(reply, len(part), described))
         return join_codes(batches)
@@ -214,27 +255,45 @@ class Client:
             if request.ByteSize() > _LARGEST_REQUEST and part.count > 1:
                 step = part.count // 2
                 continue
-            samples = self._stream_part(request, part, model)
+            samples = self._stream_part(part, model)
             # The server chose the first part's seed where none was given; the others follow it.
             draw = replace(draw, seed=samples.seed)
             start += part.count
             yield samples
 
-    def _stream_part(self, request: v1.StreamSamplesRequest, draw: Draw, model: str) -> Samples:
+    def _stream_part(self, draw: Draw, model: str) -> Samples:
         # Received as a whole, so that the deadline measures the server and not what is done with the samples.
-        call = self._service.StreamSamples(request, timeout=self.timeout)
         batches: list[Samples] = []
+        attempts = Attempts(self.tries, self.timeout)
+        while (received := sum(map(len, batches))) < draw.count:
+            remaining = draw.part(received, draw.count - received)
+            try:
+                self._receive(remaining, model, attempts.time_left, batches)
+            except grpc.RpcError as error:
+                # One more try goes on after what came.
+                if not attempts.pause(error, server_is_known=bool(self._described)):
+                    raise self._meaning(error) from None
+            else:
+                _check_count(sum(map(len, batches)), draw.count)
+            draw = replace(draw, seed=batches[0].seed) if batches else draw
+        return join_samples(batches)
+
+    def _receive(self, draw: Draw, model: str, timeout: float, batches: list[Samples]) -> None:
+        """Appends the batches of one call, as they come.
+
+        Raises:
+            grpc.RpcError: If the call fails, perhaps after some batches.
+        """
+        request = v1.StreamSamplesRequest(model=model, draw=draw.to_wire())
+        call = self._service.StreamSamples(request, timeout=timeout, metadata=self._metadata)
         received = 0
         try:
-            with self._errors():
-                for reply in call:
-                    batches.append(self._samples(reply.batch, draw, received, model))
-                    received += len(batches[-1])
-                    draw = replace(draw, seed=batches[-1].seed)
+            for reply in call:
+                batches.append(self._samples(reply.batch, draw, received, model))
+                received += len(batches[-1])
+                draw = replace(draw, seed=batches[-1].seed)
         finally:
             call.cancel()
-        _check_count(received, draw.count)
-        return join_samples(batches)
 
     def _samples(self, batch: v1.SampleBatch, draw: Draw, received: int, model: str) -> Samples:
         samples = samples_from_batch(batch, self._same_checkpoint(batch.checkpoint_sha256, model))
@@ -245,8 +304,7 @@ class Client:
         return self._described.get(name) or self._described_anew(name)
 
     def _described_anew(self, name: str) -> v1.ServedModel:
-        with self._errors():
-            reply = self._service.GetModel(v1.GetModelRequest(model=name), timeout=self.timeout)
+        reply = self._call(self._service.GetModel, v1.GetModelRequest(model=name))
         check_space(reply.served_model.model.sample_space)
         self._described[name] = reply.served_model
         return reply.served_model
@@ -261,23 +319,37 @@ class Client:
             )
         return model
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except grpc.RpcError as error:
-            raise self._meaning(error) from None
+    def _call(self, method: Callable[..., Reply], request: Message) -> Reply:
+        """The reply to one request, which is made again as far as that makes sense."""
+        attempts = Attempts(self.tries, self.timeout)
+        while True:
+            try:
+                return method(request, timeout=attempts.time_left, metadata=self._metadata)
+            except grpc.RpcError as error:
+                if not attempts.pause(error, server_is_known=bool(self._described)):
+                    raise self._meaning(error) from None
 
     def _meaning(self, error: Any) -> InfosinkError:
-        code, details = error.code(), printable(error.details() or "")
+        code, details, more = error.code(), printable(error.details() or ""), details_of(error)
+        if code is grpc.StatusCode.UNAVAILABLE and more.reason == "DRAINING":
+            return ServerUnreachableError(
+                f"the infosink server at {self.address} is shutting down; ask again when it is back ({details})"
+            )
         if code is grpc.StatusCode.UNAVAILABLE and self._described:
             return ServerUnreachableError(
                 f"the infosink server at {self.address} went away; ask again when it is back ({details})"
             )
         if code is grpc.StatusCode.UNAVAILABLE:
+            if problem := handshake_failure(details, self.address, self._credentials):
+                return ServerUnreachableError(problem)
             return ServerUnreachableError(
                 f"no infosink server answers at {self.address}; start one with: infosink-serve, "
                 f"or name another with --server or INFOSINK_SERVER ({details})"
+            )
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED and more.reason:
+            return ServerUnreachableError(
+                f"the infosink server at {self.address} cannot answer within {self.timeout:g} s ({details}); "
+                "wait longer with --timeout, or ask for less"
             )
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return ServerUnreachableError(
@@ -293,8 +365,16 @@ class Client:
                 code.name, f"the server at {self.address} does not speak infosink.v1; name another with --server"
             )
         if code in _FAILURES:
-            return ServerFailedError(code.name, details)
-        return RequestRefusedError(code.name, details)
+            return ServerFailedError(code.name, details, request_id=more.request_id)
+        return RequestRefusedError(
+            code.name, details, reason=more.reason, violations=more.violations, retry_after=more.retry_after
+        )
+
+
+def _channel(address: str, credentials: Credentials) -> grpc.Channel:
+    if not credentials.tls:
+        return grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(*credentials.read()), options=_CHANNEL_OPTIONS)
 
 
 def _draw(

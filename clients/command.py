@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ from .commands.models import models
 from .commands.report import prepare_streams
 from .commands.sample import sample
 from .commands.traverse import traverse
-from .errors import InfosinkError, RequestRefusedError, ServerFailedError, ServerUnreachableError
+from .errors import InfosinkError, RequestRefusedError, ServerFailedError, ServerUnreachableError, Violation
 from .interruption import Terminated, terminable
 
 _FAILED, _UNREACHABLE, _REFUSED, _SIGNALLED = 1, 3, 4, 128
@@ -50,7 +51,8 @@ def _reported(error: BaseException, *, as_json: bool) -> int:
     Returns:
         The exit code.
     """
-    details = {}
+    details: dict[str, Any] = {}
+    violations: list[Violation] = []
     match error:
         case click.ClickException():
             kind, code, message = "usage", error.exit_code, error.format_message()
@@ -62,10 +64,16 @@ def _reported(error: BaseException, *, as_json: bool) -> int:
             kind, code, message = "unreachable", _UNREACHABLE, str(error)
         case RequestRefusedError():
             kind, code, message = "refused", _REFUSED, str(error)
-            details = {"code": error.code}
+            violations = error.violations
+            details = {
+                "code": error.code,
+                "reason": error.reason,
+                "violations": [asdict(violation) for violation in violations],
+                "retry_after": error.retry_after,
+            }
         case ServerFailedError():
             kind, code, message = "failed", _FAILED, str(error)
-            details = {"code": error.code}
+            details = {"code": error.code, "request_id": error.request_id}
         case OSError():
             # Whatever else the system refuses has been given a name of its own.
             kind, code, message = "failed", _FAILED, f"cannot print to standard output: {error.strerror or error}"
@@ -79,6 +87,9 @@ def _reported(error: BaseException, *, as_json: bool) -> int:
             error.show()
         else:
             click.echo(f"Error: {message}", err=True)
+            # The message is about the first one.
+            for violation in violations[1:]:
+                click.echo(f"  {violation.description}", err=True)
     return code
 
 

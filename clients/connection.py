@@ -1,4 +1,4 @@
-"""Where the server is, and how long to wait for it."""
+"""Where the server is, how long to wait for it, and how often to ask."""
 
 import os
 import re
@@ -7,6 +7,9 @@ DEFAULT_ADDRESS = "127.0.0.1:50051"
 ENVIRONMENT_VARIABLE = "INFOSINK_SERVER"
 DEFAULT_TIMEOUT = 60.0
 LONGEST_TIMEOUT = 86_400.0
+DEFAULT_TRIES = 4
+"""At most, of one call: together with the pauses between them they bridge a server's restart."""
+MOST_TRIES = 100
 
 _HOST_AND_PORT = re.compile(r"(?:[^\s:]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 _UNIX = re.compile(r"unix:(?://)?(.+)")
@@ -54,3 +57,14 @@ def checked_timeout(seconds: float) -> float:
     if not 0 < seconds <= LONGEST_TIMEOUT:
         raise ValueError(f"the timeout is {seconds} s; it must be above 0 and at most {LONGEST_TIMEOUT:g}")
     return seconds
+
+
+def checked_tries(tries: int) -> int:
+    """The number itself.
+
+    Raises:
+        ValueError: If it is not between 1 and 100.
+    """
+    if not 1 <= tries <= MOST_TRIES:
+        raise ValueError(f"a call cannot be tried {tries} times; give 1 to {MOST_TRIES}, where 1 is no second try")
+    return tries

@@ -2,8 +2,9 @@
 
 import functools
 import math
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,10 +12,20 @@ import click
 from ..connection import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT,
+    DEFAULT_TRIES,
     ENVIRONMENT_VARIABLE,
+    MOST_TRIES,
     checked_address,
     checked_timeout,
     default_address,
+)
+from ..credentials import (
+    CA_VARIABLE,
+    CERTIFICATE_VARIABLE,
+    KEY_VARIABLE,
+    TLS_VARIABLE,
+    TOKEN_FILE_VARIABLE,
+    read_token,
 )
 from ..destination import Destination, Form
 
@@ -82,20 +93,45 @@ STYLE_VALUE = Checked("value", _style_value)
 
 @dataclass(frozen=True)
 class Connection:
-    """Where the server is and how long to wait for it."""
+    """Where the server is, how long to wait for it, and what each knows the other by."""
 
     server: str
     timeout: float
+    tries: int
+    tls: bool
+    ca: str | None
+    certificate: str | None
+    key: str | None
+    token: str | None = field(repr=False)
 
     def client(self) -> "Client":
-        """A client, to be closed after use."""
+        """A client, to be closed after use.
+
+        Raises:
+            click.UsageError: If a file cannot be used, or the token would cross the network unencrypted.
+        """
+        # Its core writes a failed handshake to stderr, besides reporting it.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
         from ..client import Client
 
-        return Client(self.server, timeout=self.timeout)
+        try:
+            return Client(
+                self.server,
+                timeout=self.timeout,
+                tries=self.tries,
+                tls=self.tls,
+                ca=self.ca,
+                certificate=self.certificate,
+                key=self.key,
+                token=self.token,
+            )
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
 
 
 def connection_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds --server, --timeout and --json; the command takes `connection` and `as_json`."""
+    """Adds --server, --timeout, those for TLS and tokens, and --json; the command takes `connection` and `as_json`."""
 
     @click.option(
         "--server",
@@ -110,10 +146,55 @@ def connection_options(command: Callable[..., None]) -> Callable[..., None]:
         show_default=True,
         help="How long to wait for one reply, at most a day.",
     )
+    @click.option(
+        "--tries",
+        type=click.IntRange(1, MOST_TRIES),
+        default=DEFAULT_TRIES,
+        show_default=True,
+        metavar="INTEGER",
+        help="How often to ask at most, where the server is busy or gone for a moment.",
+    )
+    @click.option(
+        "--tls",
+        is_flag=True,
+        help=f"Encrypt, and check that the server's certificate is of a public CA.  [env var: {TLS_VARIABLE}=1]",
+    )
+    @click.option(
+        "--ca",
+        type=click.Path(),
+        help=f"Encrypt, and check that the server's certificate is of a CA in this PEM file.  [env var: {CA_VARIABLE}]",
+    )
+    @click.option(
+        "--certificate",
+        type=click.Path(),
+        help="Your own certificate, in PEM, where the server asks for one; with --key.  "
+        f"[env var: {CERTIFICATE_VARIABLE}]",
+    )
+    @click.option(
+        "--key",
+        type=click.Path(),
+        help=f"The certificate's private key, in PEM, without a passphrase.  [env var: {KEY_VARIABLE}]",
+    )
+    @click.option(
+        "--token-file",
+        "token",
+        type=Checked("path", read_token),
+        help=f"A file with the token that the server knows you by.  [env var: {TOKEN_FILE_VARIABLE}]",
+    )
     @click.option("--json", "as_json", is_flag=True, help="Print the result, or the error, as JSON.")
     @functools.wraps(command)
-    def with_connection(server: str, timeout: float, **arguments: Any) -> None:
-        command(connection=Connection(server, timeout), **arguments)
+    def with_connection(
+        server: str,
+        timeout: float,
+        tries: int,
+        tls: bool,
+        ca: str | None,
+        certificate: str | None,
+        key: str | None,
+        token: str | None,
+        **arguments: Any,
+    ) -> None:
+        command(connection=Connection(server, timeout, tries, tls, ca, certificate, key, token), **arguments)
 
     return with_connection
 

@@ -55,6 +55,7 @@ class Careless(sampling_service_pb2_grpc.SamplingServiceServicer):
         spoil_codes: Changes inferred codes.
         batches: How many streamed batches answer a request for one.
         fail: A status and its details, for every call but those for descriptions.
+        refuse: Sees each call but those for descriptions, before each batch of samples, and may abort it.
         card: The model's card.
     """
 
@@ -65,6 +66,7 @@ class Careless(sampling_service_pb2_grpc.SamplingServiceServicer):
         spoil_codes: Callable[[v1.InferCodesResponse], object] = lambda _: None,
         batches: Callable[[], Iterator[object]] = lambda: iter([None]),
         fail: tuple[grpc.StatusCode, str] | None = None,
+        refuse: Callable[[object, grpc.ServicerContext], object] = lambda request, context: None,
         card: str = "",
     ) -> None:
         image = model_pb2.ImageSpace(
@@ -89,6 +91,7 @@ class Careless(sampling_service_pb2_grpc.SamplingServiceServicer):
         self.served = v1.ServedModel(model=model, limits=limits, infers_codes=True)
         describe(self.served)
         self.spoil, self.spoil_codes, self.batches, self.fail = spoil, spoil_codes, batches, fail
+        self.refuse = refuse
         self.card = card
 
     def ListModels(self, request, context):  # noqa: N802
@@ -98,18 +101,21 @@ class Careless(sampling_service_pb2_grpc.SamplingServiceServicer):
         return v1.GetModelResponse(served_model=self.served, card=self.card)
 
     def Sample(self, request, context):  # noqa: N802
+        self.refuse(request, context)
         return v1.SampleResponse(batch=self._batch(request.draw, context))
 
     def StreamSamples(self, request, context):  # noqa: N802
         for _ in self.batches():
             if not context.is_active():
                 return
+            self.refuse(request, context)
             batch = self._batch(request.draw, context)
             yield v1.StreamSamplesResponse(batch=batch)
             request.draw.first_index += len(batch.categories)
 
     def InferCodes(self, request, context):  # noqa: N802
         space = self.served.model.latent_space
+        self.refuse(request, context)
         samples = request.tensor.shape[0]
         reply = v1.InferCodesResponse(
             model="m",
