@@ -59,7 +59,8 @@ _COUNT = click.IntRange(min=0)
     heading=_RUN,
     type=str,
     default=None,
-    help='"paper" (the default); "quick": minutes on a CPU; "best", for images: past the paper, minutes too.',
+    help='"paper"; "quick": minutes on a CPU; "best", for images: past the paper, minutes too. '
+    "[default: best for mnist, paper for the others]",
 )
 @click.option(
     "-o",

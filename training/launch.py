@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .anchors import require_anchors
-from .configuration import Configuration, option_of, preset_configuration
+from .configuration import DEFAULT_PRESETS, Configuration, option_of, preset_configuration
 from .datasets import Dataset, open_dataset
 from .labelling import unreachable_labels
 from .progress import ProgressReporter, plain_console
@@ -70,7 +70,8 @@ def resolve(request: Request) -> Configuration:
     choose_device(request.device)
     if request.resume:
         return _resumed_settings(request, *RunDirectory.open(request.output).read_configuration())[0]
-    return preset_configuration(request.dataset, request.preset or "paper", **request.overrides)
+    preset = request.preset or DEFAULT_PRESETS.get(request.dataset, "paper")
+    return preset_configuration(request.dataset, preset, **request.overrides)
 
 
 def start(request: Request) -> int:
@@ -224,6 +225,12 @@ def _train_on(trainer: Trainer, request: Request) -> int:
             f"on {trainer.device.type}, to {_shown(request.output)}"
             + (f", from iteration {trainer.iteration:,} on" if resumed else "")
         )
+        if settings.preset == DEFAULT_PRESETS.get(settings.dataset) and request.preset is None and not resumed:
+            reporter.say(
+                f"{settings.preset} is the default here and goes past the paper: Sinkhorn's algorithm in place of the "
+                "dual networks, categories merged from clusters that survive small deformations, and a generator "
+                "that is told how Q reads it; --preset paper trains the paper's own"
+            )
         try:
             finished = trainer.train(request.schedule, reporter, lambda: bool(stop))
         except (SystemExit, BrokenPipeError):

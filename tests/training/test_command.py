@@ -117,7 +117,7 @@ def test_a_run_of_hours_is_forecast_with_the_quicker_alternative(tmp_path):
 def test_dry_run_prints_the_configuration_and_touches_nothing(tmp_path):
     done = infosink_train("mnist", "--dry-run", "--epsilon", "0.1", cwd=tmp_path)
     assert json.loads(done.stdout)["epsilon"] == 0.1
-    assert json.loads(done.stdout)["iterations"] == preset_configuration("mnist").iterations
+    assert json.loads(done.stdout)["iterations"] == preset_configuration("mnist", "best").iterations
     assert list(tmp_path.iterdir()) == []
 
 

@@ -128,8 +128,8 @@ def _needed(request: Request) -> list[str]:
     missing = [name for name in names if name not in request.runs]
     if missing and not request.quick:
         commands = "\n".join(
-            f"    infosink-train {name.removesuffix('-baseline')}{' --lambda 0' if 'baseline' in name else ''} "
-            f"--output runs/{name}"
+            f"    infosink-train {name.removesuffix('-baseline')} --preset paper"
+            f"{' --lambda 0' if 'baseline' in name else ''} --output runs/{name}"
             for name in missing
         )
         options = " ".join(f"--{name} runs/{name}" for name in missing)

@@ -58,7 +58,7 @@ def test_without_runs_it_says_how_to_train_them_and_does_nothing(tmp_path):
     done = infosink_figures("-o", tmp_path / "figures")
     assert done.exit_code == 1
     assert "figures 3 and 4 are drawn from finished runs" in done.output
-    assert "infosink-train mnist --lambda 0 --output runs/mnist-baseline" in done.output
+    assert "infosink-train mnist --preset paper --lambda 0 --output runs/mnist-baseline" in done.output
     assert not (tmp_path / "figures").exists()
     only_four = infosink_figures("4", "-o", tmp_path / "figures")
     assert "figure 4 is drawn" in only_four.output
