@@ -57,6 +57,7 @@ def test_files_describe_themselves(mnist: TrainedModel, mnist_files: ExportedMod
         "checkpoint_sha256": mnist.checkpoint_sha256,
         "licence": "LicenseRef-Unstated",
         "weights": "float32",
+        "precision": "float32",
     }
 
 

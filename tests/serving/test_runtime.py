@@ -136,7 +136,7 @@ def test_a_device_that_onnxruntime_cannot_use_is_not_passed_over_in_silence(
     """The driver is made to promise a device, which is then hidden."""
     program = (
         "import sys, pathlib, logging; logging.basicConfig(format='%(levelname)s:%(message)s')\n"
-        "from infosink.serving import runtime\n"
+        "from infosink.serving.runtime import session as runtime\n"
         "runtime.cuda_devices = lambda: 1\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "try:\n"

@@ -176,7 +176,7 @@ def test_checking_ends_where_enough_is_wrong() -> None:
 
 def test_every_reason_is_documented() -> None:
     given = re.compile(r'(?:reason=|default_reason = |_REASON = |_UnusableError\(\s*)"([A-Z_]+)"')
-    source = "".join(path.read_text() for path in sorted((REPOSITORY / "serving").glob("*.py")))
+    source = "".join(path.read_text() for path in sorted((REPOSITORY / "serving").rglob("*.py")))
     rows = [line.split("|")[2] for line in (REPOSITORY / "docs" / "errors.md").read_text().splitlines() if "|" in line]
     documented = set(re.findall(r"`([A-Z_]+)`", "".join(rows)))
     assert len(documented) > 20
