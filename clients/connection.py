@@ -7,7 +7,7 @@ DEFAULT_ADDRESS = "127.0.0.1:50051"
 ENVIRONMENT_VARIABLE = "INFOSINK_SERVER"
 DEFAULT_TIMEOUT = 60.0
 LONGEST_TIMEOUT = 86_400.0
-DEFAULT_TRIES = 4
+DEFAULT_TRIES = 6
 """At most, of one call: together with the pauses between them they bridge a server's restart."""
 MOST_TRIES = 100
 

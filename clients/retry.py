@@ -11,6 +11,7 @@ from .status import details_of
 # Seconds before the second try, and how many times longer each further pause is.
 _FIRST_PAUSE = 0.25
 _GROWTH = 4.0
+_LONGEST_PAUSE = 10.0
 
 
 class Attempts:
@@ -53,6 +54,6 @@ class Attempts:
         if not (passes or gone) or self._further < 1 or pause >= self.time_left:
             return False
         self._further -= 1
-        self._pause *= _GROWTH
+        self._pause = min(self._pause * _GROWTH, _LONGEST_PAUSE)
         time.sleep(pause)
         return True

@@ -245,9 +245,15 @@ def main(
     # What follows takes seconds.
     signals = StopSignals()
 
-    from .errors import StartupError
-    from .process import serve
+    from .errors import StartupError, one_line
 
+    try:
+        from .process import serve
+    except Exception as error:
+        # Packages whose versions do not go together fail in ways of their own.
+        raise click.ClickException(
+            f"what serving needs cannot be loaded: {one_line(error)}: infosink-serve --doctor says what to install"
+        ) from None
     try:
         serve(settings, signals)
     except StartupError as error:

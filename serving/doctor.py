@@ -1,10 +1,11 @@
 """What this machine has that serving needs, what is wrong with it, and the line that puts it right."""
 
 import ctypes
+import importlib
 import importlib.metadata
 import platform
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,17 +16,17 @@ from .errors import StartupError, one_line
 from .settings import Settings
 from .shipped import SHIPPED, shipped_models
 
-_REQUIRED = (
-    "grpcio",
-    "grpcio-health-checking",
-    "grpcio-reflection",
-    "grpcio-status",
-    "numpy",
-    "pillow",
-    "prometheus-client",
-    "protobuf",
-)
-"""The distributions that serving is made of, besides onnxruntime."""
+_REQUIRED = {
+    "googleapis-common-protos": "google.rpc.status_pb2",
+    "grpcio": "grpc",
+    "grpcio-health-checking": "grpc_health.v1.health_pb2",
+    "grpcio-reflection": "grpc_reflection.v1alpha.reflection_pb2",
+    "numpy": "numpy",
+    "pillow": "PIL.Image",
+    "prometheus-client": "prometheus_client",
+    "protobuf": "google.protobuf.message",
+}
+"""The distributions that serving is made of, besides onnxruntime, each with a module that tells whether it works."""
 _INSTALL = "pip install 'infosink[serving]'"
 _INSTALL_CUDA = "pip install 'infosink[cuda]'"
 
@@ -69,16 +70,18 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield Finding("infosink", importlib.metadata.version("infosink"))
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}")
     missing = False
-    for distribution in _REQUIRED:
-        finding = _installed(distribution)
+    for distribution, module in _REQUIRED.items():
+        finding = _installed(distribution, module)
         missing = missing or finding.fatal
         yield finding
     yield from _onnxruntime_packages()
     yield _cores(settings)
     yield _port("port", settings.host, settings.port)
+    taken = {settings.port}
     for subject, port in (("health port", settings.health_port), ("metrics port", settings.metrics_port)):
         if port is not None:
-            yield _port(subject, settings.host, port)
+            yield _port(subject, settings.host, port, taken)
+            taken.add(port)
     try:
         from .runtime.quiet_onnxruntime import onnxruntime
     except Exception as error:
@@ -95,11 +98,16 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _models(settings)
 
 
-def _installed(distribution: str) -> Finding:
+def _installed(distribution: str, module: str) -> Finding:
     try:
-        return Finding(distribution, importlib.metadata.version(distribution))
+        version = importlib.metadata.version(distribution)
+        importlib.import_module(module)
     except importlib.metadata.PackageNotFoundError:
         return Finding(distribution, "not installed", _INSTALL, fatal=True)
+    except Exception as error:
+        # Versions that do not go together fail in ways of their own.
+        return Finding(distribution, f"{version} cannot be loaded: {one_line(error)}", _INSTALL, fatal=True)
+    return Finding(distribution, version)
 
 
 def _onnxruntime_packages() -> Iterator[Finding]:
@@ -123,9 +131,11 @@ def _cores(settings: Settings) -> Finding:
     return Finding("cores", f"{cores} usable; {settings.threads or cores} threads share one run, by {threads}")
 
 
-def _port(subject: str, host: str, port: int) -> Finding:
+def _port(subject: str, host: str, port: int, taken: Collection[int] = ()) -> Finding:
     state = f"{host}:{port}"
     option = f"--{subject.replace(' ', '-')}"
+    if port and port in taken:
+        return Finding(subject, f"{state}: asked for twice", f"{option} with another port, or 0 for any", fatal=True)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 import click
@@ -87,7 +87,8 @@ async def _serve(
             reloader.request()
         if guarded.lack:
             _logger.warning("%s is reachable from other machines, without %s", server.address, guarded.lack)
-        _say(_ready_line(registry.all(), server.address, metrics_address), settings.log_format)
+        beside = {"health": server.health_address, "metrics": metrics_address}
+        _say(_ready_line(registry.all(), server.address, beside), settings.log_format)
         await stop.wait()
         reloading.cancel()
         if settings.lame_duck:
@@ -148,11 +149,11 @@ def queue_bounds(settings: Settings) -> QueueBounds:
     return QueueBounds(rows=rows, size=2 * settings.queue_bytes, delay=settings.batch_delay)
 
 
-def _ready_line(models: Sequence[ServedModel], address: str, metrics_address: str | None) -> str:
+def _ready_line(models: Sequence[ServedModel], address: str, beside: Mapping[str, str | None]) -> str:
     described = ", ".join(_summary(model) for model in models)
     providers = ", ".join(dict.fromkeys(model.generator.execution_provider for model in models))
-    metrics = f", metrics on {metrics_address}" if metrics_address else ""
-    return f"SERVING {described} on {address}, {providers}, onnxruntime {RUNTIME_VERSION}{metrics}"
+    others = "".join(f", {what} on {where}" for what, where in beside.items() if where)
+    return f"SERVING {described} on {address}, {providers}, onnxruntime {RUNTIME_VERSION}{others}"
 
 
 def _summary(model: ServedModel) -> str:

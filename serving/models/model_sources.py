@@ -36,6 +36,10 @@ class ModelSource:
         """What stays when the content changes. One file may be served under two names."""
         return self.name, self.generator
 
+    def exists(self) -> bool:
+        """Whether the generator's file was there when it was looked for."""
+        return self.signatures[0] is not None
+
 
 def find_models(named: Sequence[tuple[str | None, Path]], encoder: Path | None = None) -> list[ModelSource]:
     """The models that the command line names, in its order; those of a folder by file name.

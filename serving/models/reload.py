@@ -122,6 +122,11 @@ class Reloader:
             _logger.error("the models stay as they are: %s", error)  # noqa: TRY400  (the reason says it all)
             self._counted("", False)
             return
+        if vanished := [source for source in sources if source.key not in self._names and not source.exists()]:
+            # A folder that has gone is taken for a file that is not there.
+            _logger.error("the models stay as they are: %s has gone", vanished[0].generator)
+            self._counted("", False)
+            return
         changes = [self._drop_absent(sources), *[await self._renew(source) for source in sources]]
         if not any(changes):
             _logger.info("no model has changed")

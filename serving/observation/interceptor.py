@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -98,7 +99,7 @@ class _Outcome:
         self._seconds = context.time_remaining()
 
     def __enter__(self) -> None:
-        self._record.peer = self._context.peer()
+        self._record.peer = unquote(self._context.peer())
         self._context.set_trailing_metadata(((REQUEST_ID, self._record.request_id),))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -1,5 +1,6 @@
 """What infosink-serve --doctor finds."""
 
+import importlib.metadata
 import os
 import socket
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 from infosink.serving.doctor import Finding, examine
 from infosink.serving.runtime.cuda import cuda_devices
 from infosink.serving.settings import Settings
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 
 @pytest.fixture
@@ -26,6 +29,16 @@ def test_a_machine_that_can_serve_is_found_well(settings: Settings) -> None:
     assert findings["telemetry"].state.startswith("off")
     assert findings["model gen.onnx"].state.startswith("loads, of checkpoint ")
     assert findings["port"].state == "127.0.0.1:0 is free"
+
+
+def test_it_asks_for_nothing_that_the_extra_does_not_bring(settings: Settings) -> None:
+    requirements = map(Requirement, importlib.metadata.requires("infosink") or [])
+    brought = {each.name for each in requirements if not each.marker or each.marker.evaluate({"extra": "serving"})}
+    looked_at = {finding.subject for finding in examine(settings)} & {
+        canonicalize_name(distribution.name) for distribution in importlib.metadata.distributions()
+    }
+    assert {"grpcio", "prometheus-client"} <= looked_at
+    assert looked_at - {"infosink", "onnxruntime"} <= brought
 
 
 def test_the_models_that_ship_are_looked_at_where_none_is_named() -> None:
@@ -44,6 +57,7 @@ def test_a_port_that_is_taken_is_named_and_one_that_was_free_still_is(settings: 
         assert f"127.0.0.1:{port}" in finding.state
         assert finding.remedy == "--port with another port, or 0 for any"
         assert found(replace(settings, metrics_port=port), "metrics port").fatal
+    assert found(replace(settings, metrics_port=port, health_port=port), "metrics port").fatal
     assert not found(replace(settings, port=port), "port").fatal
     with socket.socket() as again:
         again.bind(("127.0.0.1", port))

@@ -278,6 +278,19 @@ def test_a_folder_is_followed(watched: Callable, put: Callable, tmp_path: Path, 
     server.ends_well()
 
 
+def test_a_folder_that_has_gone_changes_nothing(watched: Callable, put: Callable, tmp_path: Path) -> None:
+    put(tmp_path / "models", "first", "digits-")
+    put(tmp_path / "models", "first", "letters-")
+    server = watched("--model", tmp_path / "models")
+    (tmp_path / "models").rename(tmp_path / "elsewhere")
+    assert "the models stay as they are" in server.hang_up()
+    assert server.names() == ["digits", "letters"]
+    (tmp_path / "elsewhere").rename(tmp_path / "models")
+    put(tmp_path / "models", "second", "letters-")
+    assert "letters is now served" in server.hang_up()
+    server.ends_well()
+
+
 def test_a_newcomer_that_cannot_be_served_keeps_nothing_else_from_changing(
     watched: Callable, serve: Callable, put: Callable, tmp_path: Path
 ) -> None:
