@@ -132,7 +132,8 @@ def assert_flat(held: Sequence[Held], growth: float) -> None:
     """
     first, last = held[WARM_UP : WARM_UP + 8], held[-8:]
     assert min(one.descriptors for one in last) <= min(one.descriptors for one in first)
-    assert min(one.threads for one in last) <= min(one.threads for one in first)
+    # A pool makes one of its few threads only when two tasks coincide; one lost in every second round would be 4.
+    assert min(one.threads for one in last) <= min(one.threads for one in first) + 2
     assert min(one.resident_bytes for one in last) - min(one.resident_bytes for one in first) < growth
 
 
