@@ -88,9 +88,10 @@ def _reported(error: BaseException, *, as_json: bool) -> int:
         else:
             click.echo(f"Error: {message}", err=True)
             # The message is about the first one; one mistake in an option may be one in many codes.
-            for description in dict.fromkeys(violation.description for violation in violations[1:]):
-                if description != violations[0].description:
-                    click.echo(f"  {description}", err=True)
+            told = {violation.description.replace(violation.field, ""): violation for violation in reversed(violations)}
+            for violation in violations[1:]:
+                if violation in told.values():
+                    click.echo(f"  {violation.description}", err=True)
     return code
 
 

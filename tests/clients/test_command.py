@@ -327,6 +327,8 @@ def test_a_traversal_of_a_label_that_no_category_bears_is_refused(infosink: Run)
     result = infosink("traverse", "--label", "5", "-o", "x.png")
     assert result.exit_code == 4
     assert '"7"' in result.stderr
+    # Each step asks for it, and it is one mistake.
+    assert len(result.stderr.splitlines()) == 1
 
 
 # models
