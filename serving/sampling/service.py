@@ -12,7 +12,6 @@ import numpy as np
 from infosink.v1.sampling_service_pb2 import (
     ENCODING_FLOAT32,
     ENCODING_PNG,
-    Draw,
     Encoding,
     GetModelRequest,
     GetModelResponse,
@@ -86,15 +85,8 @@ class SamplingService(SamplingServiceServicer):
             with self._registry.using(request.model) as model:
                 call_record.current().model = model.name
                 encoding = check_encoding(request.encoding, model)
-                draw = request.draw if request.HasField("draw") else None
-                plan = await beside(
-                    _checking_work(draw),
-                    check_draw,
-                    draw,
-                    model,
-                    unary_limit(encoding, model),
-                    "use StreamSamples, or split the request",
-                )
+                remedy = "use StreamSamples, or split the request"
+                plan = await _plan(request, model, unary_limit(encoding, model), remedy)
                 size = request.ByteSize() + plan.count * _sample_bytes(model, encoding)
                 with self._admission.unary(model.generator, plan.count, size):
                     parts = await sample(model, plan, _output(encoding))
@@ -110,15 +102,7 @@ class SamplingService(SamplingServiceServicer):
             with self._registry.using(request.model) as model:
                 call_record.current().model = model.name
                 encoding = check_encoding(request.encoding, model)
-                draw = request.draw if request.HasField("draw") else None
-                plan = await beside(
-                    _checking_work(draw),
-                    check_draw,
-                    draw,
-                    model,
-                    model.limits.stream_samples,
-                    "split the request by first_index",
-                )
+                plan = await _plan(request, model, model.limits.stream_samples, "split the request by first_index")
                 chunk = min(BATCH_SAMPLES, unary_limit(encoding, model))
                 with self._admission.stream(model.generator, plan.count):
                     async with aclosing(sample_stream(model, plan, _output(encoding), chunk)) as drawn:
@@ -147,8 +131,11 @@ class SamplingService(SamplingServiceServicer):
                     return await beside(rows * _posterior_bytes(model), _inferred, model, model.encoder, parts)
 
 
-def _checking_work(draw: Draw | None) -> int:
-    return _CODE_WORK * len(draw.codes) if draw else 0
+async def _plan(
+    request: SampleRequest | StreamSamplesRequest, model: ServedModel, limit: int, remedy: str
+) -> SamplingPlan:
+    draw = request.draw if request.HasField("draw") else None
+    return await beside(_CODE_WORK * len(request.draw.codes), check_draw, draw, model, limit, remedy)
 
 
 def _output(encoding: Encoding) -> str:
