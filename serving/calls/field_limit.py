@@ -50,7 +50,7 @@ def check_field_count(data: bytes, descriptor: Descriptor) -> None:
             )
         while position >= end:
             if position > end:
-                raise _malformed()
+                raise malformed()
             if not outer:
                 return
             kind, end = outer.pop()
@@ -62,13 +62,13 @@ def check_field_count(data: bytes, descriptor: Descriptor) -> None:
         elif wire_type == _LENGTH_DELIMITED:
             size, position = _varint(data, position)
             if position + size > end:
-                raise _malformed()
+                raise malformed()
             field = kind.fields_by_number.get(tag >> 3) if kind else None
             if field is not None and field.message_type is not None:
                 outer.append((kind, end))
                 kind, end = field.message_type, position + size
                 if len(outer) > _DEEPEST:
-                    raise _malformed()
+                    raise malformed()
                 continue
             if field is not None and field.cpp_type in _VARINT_KINDS:
                 # Of a packed field; each element takes a byte at least.
@@ -77,7 +77,7 @@ def check_field_count(data: bytes, descriptor: Descriptor) -> None:
         elif wire_type in _FIXED_SIZES:
             position += _FIXED_SIZES[wire_type]
         else:
-            raise _malformed()
+            raise malformed()
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
@@ -91,10 +91,11 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
         number |= (byte & 127) << shift
         if byte < 128:
             return number, position
-    raise _malformed()
+    raise malformed()
 
 
-def _malformed() -> InvalidRequestError:
+def malformed() -> InvalidRequestError:
+    """Says that bytes are no message of their type."""
     return InvalidRequestError(
         "the request's bytes are no message of this method: build both sides from the same .proto files",
         reason="MESSAGE_MALFORMED",

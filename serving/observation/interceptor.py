@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import unquote
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from ..calls.call_record import CallRecord, bind
 from ..calls.status import abort_on_error
 from ..calls.wrapping import method_of, with_method
-from ..errors import InvalidRequestError
 from ..sampling.codec import parsed
 from .metrics import Metrics
 from .request_log import log_request
@@ -142,13 +140,7 @@ async def _parsed(parse: Callable[[bytes], Any] | None, request: Any, context: _
     if parse is None:
         return request
     async with abort_on_error(context):
-        try:
-            return await parsed(parse, request)
-        except DecodeError:
-            raise InvalidRequestError(
-                "the request's bytes are no message of this method: build both sides from the same .proto files",
-                reason="MESSAGE_MALFORMED",
-            ) from None
+        return await parsed(parse, request)
 
 
 def _request_id(metadata: Mapping[str, str]) -> str:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from google.protobuf.message import DecodeError
+
 from ..calls import call_record
-from ..calls.field_limit import check_field_count
+from ..calls.field_limit import check_field_count, malformed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,17 +25,19 @@ async def parsed(parse: Callable[[bytes], R], data: bytes) -> R:
     """The message that `parse`, a message class's FromString, reads; a large one is checked and read in a thread.
 
     Raises:
-        InvalidRequestError: If it holds more fields than any request needs.
-        DecodeError: If it is no such message.
+        InvalidRequestError: If it holds more fields than any request needs, or is no such message.
     """
-    if len(data) < LARGE_BYTES:
-        return parse(data)
 
     def checked() -> R:
         check_field_count(data, parse.__self__.DESCRIPTOR)  # type: ignore[attr-defined]  # a class method
         return parse(data)
 
-    return await asyncio.get_running_loop().run_in_executor(_pool, checked)
+    try:
+        if len(data) < LARGE_BYTES:
+            return parse(data)
+        return await asyncio.get_running_loop().run_in_executor(_pool, checked)
+    except DecodeError:
+        raise malformed() from None
 
 
 async def beside(size: int, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
