@@ -9,12 +9,14 @@ UNAVAILABLE.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any, cast
 
 import grpc
 
 from ..errors import BusyError, DrainingError, RequestError
+from .admission import CallLimit
 from .status import abort_on_error
 from .wrapping import Handler, method_of, with_method
 
@@ -31,8 +33,7 @@ class Door(grpc.aio.ServerInterceptor):
     """
 
     def __init__(self, calls: int) -> None:
-        self._most_calls = calls
-        self._calls = 0
+        self._calls = CallLimit(calls, "calls")
         self._open = True
         self._free = asyncio.Event()
         self._free.set()
@@ -60,18 +61,13 @@ class Door(grpc.aio.ServerInterceptor):
             await self._free.wait()
             return _refusing(DrainingError("the server is shutting down: ask another"))
         if handler_call_details.method != _CHECK:
-            if self._calls >= self._most_calls:
-                return _refusing(
-                    BusyError(
-                        f"{self._calls} calls are open, as many as this server allows at once: make fewer at once, or "
-                        "try again later",
-                        reason="TOO_MANY_CALLS",
-                        metadata={"limit": self._most_calls},
-                    )
-                )
-            self._calls += 1
+            counted = ExitStack()
+            try:
+                counted.enter_context(self._calls)
+            except BusyError as error:
+                return _refusing(error)
             # A call also ends where no handler is asked.
-            cast("asyncio.Task[object]", asyncio.current_task()).add_done_callback(self._leave)
+            cast("asyncio.Task[object]", asyncio.current_task()).add_done_callback(lambda _: counted.close())
         handler = await continuation(handler_call_details)
         return None if handler is None else self._held(handler)
 
@@ -86,9 +82,6 @@ class Door(grpc.aio.ServerInterceptor):
                 await self._free.wait()
 
         return with_method(handler, answer_when_open)
-
-    def _leave(self, _task: "asyncio.Task[object]") -> None:
-        self._calls -= 1
 
 
 def _refusing(error: RequestError) -> Handler:
