@@ -64,17 +64,17 @@ class ServedModel:
             if label
         }
 
-    @property
+    @cached_property
     def style_count(self) -> int:
         """S, the number of style codes."""
         return len(self.description.latent_space.styles)
 
-    @property
+    @cached_property
     def noise_dimensions(self) -> int:
         """N, the dimension of the noise."""
         return self.description.latent_space.noise_dimensions
 
-    @property
+    @cached_property
     def checkpoint_sha256(self) -> str:
         """The checkpoint the files were exported from."""
         return self.description.model.checkpoint_sha256

@@ -14,6 +14,7 @@ computed in float64. The raw words alone come from numpy, whose distributions ma
 does not.
 """
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +25,21 @@ INDEX_LIMIT = 2**64
 """Sample indices and seeds are below this."""
 
 _BLOCK_WORDS = 4
-_COUNTER_LIMIT = 2**256
+_WORD_LIMIT = 2**64
+_COUNTER_WORDS = 4
+_EMPTY_BUFFER = np.zeros(_BLOCK_WORDS, np.uint64)
 
 Words = npt.NDArray[np.uint64]
+
+
+class _Generator(threading.local):
+    """A thread's own: to make one takes longer than to draw a sample."""
+
+    def __init__(self) -> None:
+        self.philox = np.random.Philox(key=0)
+
+
+_generator = _Generator()
 
 
 @dataclass(frozen=True)
@@ -69,9 +82,18 @@ def draw(seed: int, first_index: int, count: int, *, styles: int, noise_dimensio
 def _words(seed: int, first_index: int, count: int, blocks: int) -> Words:
     """The raw words, uint64 [count, W]."""
     # Philox in numpy increments its counter before each block, the first included.
-    counter = (first_index * blocks - 1) % _COUNTER_LIMIT
-    generator = np.random.Philox(key=seed, counter=counter)
-    return generator.random_raw(count * blocks * _BLOCK_WORDS).reshape(count, -1)
+    counter = first_index * blocks - 1
+    limbs = [(counter >> (64 * limb)) % _WORD_LIMIT for limb in range(_COUNTER_WORDS)]
+    philox = _generator.philox
+    philox.state = {
+        "bit_generator": "Philox",
+        "state": {"counter": np.array(limbs, np.uint64), "key": np.array([seed, 0], np.uint64)},
+        "buffer": _EMPTY_BUFFER,
+        "buffer_pos": _BLOCK_WORDS,
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    return philox.random_raw(count * blocks * _BLOCK_WORDS).reshape(count, -1)
 
 
 def _uniform(words: Words) -> npt.NDArray[np.float64]:
