@@ -259,13 +259,17 @@ def _joined(arrays: Sequence[Array]) -> Array:
 
 def _shares(batch: Sequence[Entry[_Member]], arrays: Mapping[str, Array]) -> dict[Entry[_Member], _Outcome]:
     """Each member's rows of its outputs; an error where they are not finite."""
-    finite = {name: finite_rows([array]) for name, array in arrays.items() if array.dtype.kind == "f"}
+    suspect = {
+        name: finite_rows([array])
+        for name, array in arrays.items()
+        if array.dtype.kind == "f" and not np.isfinite(array).all()
+    }
     shares: dict[Entry[_Member], _Outcome] = {}
     end = 0
     for entry in batch:
         start, end = end, end + entry.rows
         outputs = entry.owner.outputs
-        unsound = [name for name in outputs if name in finite and not finite[name][start:end].all()]
+        unsound = [name for name in outputs if name in suspect and not suspect[name][start:end].all()]
         shares[entry] = (
             NonFiniteOutputError(f"the output {unsound[0]} holds values that are not finite (NaN or infinity)")
             if unsound
