@@ -1,7 +1,7 @@
 """What the server counts and times, for Prometheus."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
@@ -21,6 +21,20 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 _ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64)
 _SESSION = ("model", "role")
 
+M = TypeVar("M")
+
+
+class _Children(dict[tuple[str, ...], M]):
+    """A metric's children by their labels' values, made when first asked for: `labels` takes longer than to count."""
+
+    def __init__(self, labels: Callable[..., M]) -> None:
+        super().__init__()
+        self._labels = labels
+
+    def __missing__(self, values: tuple[str, ...]) -> M:
+        child = self[values] = self._labels(*values)
+        return child
+
 
 class Metrics:
     """Counters, histograms and gauges in a registry of their own.
@@ -38,9 +52,10 @@ class Metrics:
         self._rejected = self._counter("rejected", "Calls that were refused, by their ErrorInfo's reason.", "reason")
         self._rows = self._counter("rows", "Rows in the answers of calls.", *_SESSION)
         self._reloads = self._counter("reloads", "Attempts to serve a model anew.", "model", "outcome")
-        self._in_flight = Gauge(
+        in_flight = Gauge(
             "infosink_requests_in_flight", "Calls that have not ended.", ("method",), registry=self.registry
         )
+        self._in_flight = _Children(in_flight.labels)
         self._request_seconds = self._histogram("request_seconds", "A whole call.", "method")
         self._codec_seconds = self._histogram(
             "codec_seconds", "Reading a call's request and making its answer.", "method"
@@ -53,7 +68,7 @@ class Metrics:
 
     def started(self, record: CallRecord) -> None:
         """Counts a call as in flight."""
-        self._in_flight.labels(self._method(record)).inc()
+        self._in_flight[(self._method(record),)].inc()
 
     def ended(self, record: CallRecord, seconds: float) -> None:
         """Counts a call's end by its record.
@@ -62,22 +77,22 @@ class Metrics:
             record: The call, with its code.
             seconds: How long it took as a whole.
         """
-        method = self._method(record)
-        self._in_flight.labels(method).dec()
-        self._requests.labels(method, record.code).inc()
-        self._request_seconds.labels(method).observe(seconds)
+        method = (self._method(record),)
+        self._in_flight[method].dec()
+        self._requests[*method, record.code].inc()
+        self._request_seconds[method].observe(seconds)
         if record.reason:
-            self._rejected.labels(record.reason).inc()
+            self._rejected[(record.reason,)].inc()
         if record.codec_seconds:
-            self._codec_seconds.labels(method).observe(record.codec_seconds)
+            self._codec_seconds[method].observe(record.codec_seconds)
         session = (record.model, record.role)
         if record.queue_seconds:
-            self._queue_seconds.labels(*session).observe(record.queue_seconds)
+            self._queue_seconds[session].observe(record.queue_seconds)
         if record.rows and record.code == "OK":
-            self._rows.labels(*session).inc(record.rows)
+            self._rows[session].inc(record.rows)
         for rows, run_seconds in record.runs:
-            self._batch_rows.labels(*session).observe(rows)
-            self._compute_seconds.labels(*session).observe(run_seconds)
+            self._batch_rows[session].observe(rows)
+            self._compute_seconds[session].observe(run_seconds)
 
     def reloaded(self, model: str, renewed: bool) -> None:
         """Counts an attempt to serve a model anew.
@@ -86,16 +101,19 @@ class Metrics:
             model: Its name; empty where it has none yet.
             renewed: Whether it is served anew; it stays as it was where not.
         """
-        self._reloads.labels(model, "renewed" if renewed else "failed").inc()
+        self._reloads[model, "renewed" if renewed else "failed"].inc()
 
     def _method(self, record: CallRecord) -> str:
         return record.method.removeprefix("/") if record.method in self._methods else OTHER
 
-    def _counter(self, name: str, description: str, *labels: str) -> Counter:
-        return Counter(f"infosink_{name}", description, labels, registry=self.registry)
+    def _counter(self, name: str, description: str, *labels: str) -> _Children[Counter]:
+        return _Children(Counter(f"infosink_{name}", description, labels, registry=self.registry).labels)
 
-    def _histogram(self, name: str, description: str, *labels: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
-        return Histogram(f"infosink_{name}", description, labels, buckets=buckets, registry=self.registry)
+    def _histogram(
+        self, name: str, description: str, *labels: str, buckets: tuple[float, ...] = _SECONDS
+    ) -> _Children[Histogram]:
+        histogram = Histogram(f"infosink_{name}", description, labels, buckets=buckets, registry=self.registry)
+        return _Children(histogram.labels)
 
 
 class _Sessions(Collector):
