@@ -115,6 +115,7 @@ class Client:
         self._channel = _channel(self.address, self._credentials)
         self._service = sampling_service_pb2_grpc.SamplingServiceStub(self._channel)
         self._described: dict[str, v1.ServedModel] = {}
+        self._closed = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -129,7 +130,8 @@ class Client:
             threading.Thread(target=self.close, daemon=True).start()
 
     def close(self) -> None:
-        """Closes the connection; calls under way are cancelled."""
+        """Closes the connection; calls under way are cancelled, and raise InfosinkError."""
+        self._closed.set()
         self._channel.close()
 
     def models(self) -> list[v1.ServedModel]:
@@ -264,7 +266,7 @@ class Client:
     def _stream_part(self, draw: Draw, model: str) -> Samples:
         # Received as a whole, so that the deadline measures the server and not what is done with the samples.
         batches: list[Samples] = []
-        attempts = Attempts(self.tries, self.timeout)
+        attempts = Attempts(self.tries, self.timeout, self._closed)
         while (received := sum(map(len, batches))) < draw.count:
             remaining = draw.part(received, draw.count - received)
             try:
@@ -321,7 +323,7 @@ class Client:
 
     def _call(self, method: Callable[..., Reply], request: Message) -> Reply:
         """The reply to one request, which is made again as far as that makes sense."""
-        attempts = Attempts(self.tries, self.timeout)
+        attempts = Attempts(self.tries, self.timeout, self._closed)
         while True:
             try:
                 return method(request, timeout=attempts.time_left, metadata=self._metadata)
@@ -331,11 +333,13 @@ class Client:
 
     def _meaning(self, error: Any) -> InfosinkError:
         code, details, more = error.code(), printable(error.details() or ""), details_of(error)
+        if code is grpc.StatusCode.CANCELLED and self._closed.is_set():
+            return InfosinkError("this client was closed, which cancelled the call")
         if code is grpc.StatusCode.UNAVAILABLE and more.reason == "DRAINING":
             return ServerUnreachableError(
                 f"the infosink server at {self.address} is shutting down; ask again when it is back ({details})"
             )
-        if code is grpc.StatusCode.UNAVAILABLE and self._described:
+        if code is grpc.StatusCode.CANCELLED or (code is grpc.StatusCode.UNAVAILABLE and self._described):
             return ServerUnreachableError(
                 f"the infosink server at {self.address} went away; ask again when it is back ({details})"
             )
@@ -355,10 +359,6 @@ class Client:
             return ServerUnreachableError(
                 f"the infosink server at {self.address} did not answer within {self.timeout:g} s; "
                 "wait longer with --timeout, or ask for less"
-            )
-        if code is grpc.StatusCode.CANCELLED:
-            return ServerUnreachableError(
-                f"the infosink server at {self.address} broke off the call ({details}); see whether it still runs"
             )
         if code is grpc.StatusCode.UNIMPLEMENTED:
             return RequestRefusedError(

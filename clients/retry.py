@@ -1,6 +1,7 @@
 """Calls that are made again after a failure that passes."""
 
 import random
+import threading
 import time
 from typing import Any
 
@@ -22,10 +23,12 @@ class Attempts:
     Args:
         tries: How many there may be.
         timeout: Seconds for all of them together.
+        closed: Set when the client is closed, after which there are no more.
     """
 
-    def __init__(self, tries: int, timeout: float) -> None:
+    def __init__(self, tries: int, timeout: float, closed: threading.Event) -> None:
         self._further = tries - 1
+        self._closed = closed
         self._pause = _FIRST_PAUSE
         self._deadline = time.monotonic() + timeout
 
@@ -39,6 +42,7 @@ class Attempts:
 
         It makes sense where the server says when to come back, and where one that has answered before is gone. The
         pause is at least as long as the server asks for; chance spreads out the clients that were refused together.
+        No try comes after the client is closed.
 
         Args:
             error: The grpc.RpcError of the last try.
@@ -49,11 +53,11 @@ class Attempts:
         """
         code, asked = error.code(), details_of(error).retry_after
         passes = code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE) and asked is not None
-        gone = code is grpc.StatusCode.UNAVAILABLE and server_is_known
+        # Calls are this end's to cancel: a server's gRPC answers so to what comes while it closes.
+        gone = code is grpc.StatusCode.CANCELLED or (code is grpc.StatusCode.UNAVAILABLE and server_is_known)
         pause = (asked or 0.0) + self._pause * random.uniform(0.5, 1)  # noqa: S311
         if not (passes or gone) or self._further < 1 or pause >= self.time_left:
             return False
         self._further -= 1
         self._pause = min(self._pause * _GROWTH, _LONGEST_PAUSE)
-        time.sleep(pause)
-        return True
+        return not self._closed.wait(pause)

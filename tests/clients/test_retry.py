@@ -25,6 +25,7 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 from infosink.clients import (
     Client,
+    InfosinkError,
     MalformedReplyError,
     RequestRefusedError,
     ServerFailedError,
@@ -32,9 +33,12 @@ from infosink.clients import (
     Violation,
 )
 from infosink.v1 import sampling_service_pb2 as v1
+from infosink.v1 import sampling_service_pb2_grpc
 
 Start = Callable[..., str]
 BUSY, GONE = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE
+CANCELLED = grpc.StatusCode.CANCELLED
+LIMIT = 60
 MODEL = Path(__file__).parents[1] / "compatibility" / "schema-1" / "gen.onnx"
 
 
@@ -153,8 +157,9 @@ def test_a_server_that_stays_busy_is_asked_as_often_as_allowed(careless: Start) 
         assert len(refusals.seen) == 4
 
 
-def test_a_broken_stream_goes_on_at_the_next_index(careless: Start) -> None:
-    breaking = Refusals(None, status(GONE, "gone"))
+@pytest.mark.parametrize("code", [GONE, CANCELLED])
+def test_a_broken_stream_goes_on_at_the_next_index(careless: Start, code: grpc.StatusCode) -> None:
+    breaking = Refusals(None, status(code, "gone"))
 
     def three_of_eight(batch: v1.SampleBatch) -> None:
         if len(breaking.seen) == 1:
@@ -174,6 +179,88 @@ def test_a_broken_stream_goes_on_at_the_next_index(careless: Start) -> None:
     asked = [(request.draw.first_index, request.draw.count, request.draw.seed) for request in breaking.seen]
     # The second is the first call's, before its second batch.
     assert asked == [(100, 8, 5), (103, 8, 5), (103, 5, 5)]
+
+
+def test_a_server_that_cancels_is_asked_again(careless: Start) -> None:
+    refusals = Refusals(status(CANCELLED, "CANCELLED"))
+    with Client(careless(refuse=refusals)) as client:
+        assert len(client.sample(3, seed=1)) == 3
+        assert len(refusals.seen) == 2
+        assert refusals.seen[0] == refusals.seen[1]
+
+
+def test_the_first_call_of_all_may_be_cancelled_too(serve: Callable) -> None:
+    class Closing(sampling_service_pb2_grpc.SamplingServiceServicer):
+        calls = 0
+
+        def GetModel(self, request: v1.GetModelRequest, context: grpc.ServicerContext) -> v1.GetModelResponse:  # noqa: N802
+            self.calls += 1
+            if self.calls == 1:
+                context.abort(CANCELLED, "CANCELLED")
+            return v1.GetModelResponse(card="# A card")
+
+    closing = Closing()
+    address = serve(lambda server: sampling_service_pb2_grpc.add_SamplingServiceServicer_to_server(closing, server))
+    with Client(address) as client:
+        assert client.card() == "# A card"
+    assert closing.calls == 2
+
+
+def test_a_server_that_goes_on_cancelling_is_said_to_have_gone(careless: Start) -> None:
+    refusals = Refusals(*[status(CANCELLED, "CANCELLED")] * 3)
+    words = r"went away; ask again when it is back \(CANCELLED\)"
+    with Client(careless(refuse=refusals), tries=2) as client, pytest.raises(ServerUnreachableError, match=words):
+        client.sample(1)
+    assert len(refusals.seen) == 2
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_call_that_its_own_client_cancels_is_not_made_again(careless: Start, streamed: bool) -> None:
+    begun, calls = threading.Event(), []
+
+    def hold(request: object, context: grpc.ServicerContext) -> None:
+        calls.append(request)
+        ended = threading.Event()
+        if context.add_callback(ended.set):
+            begun.set()
+            ended.wait(LIMIT)
+
+    client = Client(careless(refuse=hold))
+
+    def close() -> None:
+        begun.wait(LIMIT)
+        client.close()
+
+    client.model()
+    closing = threading.Thread(target=close)
+    closing.start()
+    with pytest.raises(InfosinkError, match=r"^this client was closed, which cancelled the call$"):
+        list(client.stream(1)) if streamed else client.sample(1)
+    closing.join(LIMIT)
+    assert len(calls) == 1
+
+
+def test_a_client_that_is_closed_waits_for_no_further_try(careless: Start) -> None:
+    refused = threading.Event()
+    refusals = Refusals(status(BUSY, "full", soon(30)))
+
+    def refuse(request: Message, context: grpc.ServicerContext) -> None:
+        refused.set()
+        refusals(request, context)
+
+    client = Client(careless(refuse=refuse))
+
+    def close() -> None:
+        refused.wait(LIMIT)
+        client.close()
+
+    client.model()
+    closing = threading.Thread(target=close)
+    closing.start()
+    with pytest.raises(InfosinkError):
+        client.sample(1)
+    closing.join(LIMIT)
+    assert len(refusals.seen) == 1
 
 
 def test_a_draw_outlives_its_server() -> None:
