@@ -3,19 +3,24 @@
 Whatever is refused is refused before any work is done for it, on the event loop, which no run of a model holds up.
 """
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
-from ..errors import BusyError, DeadlineError
+from ..errors import BusyError, DeadlineError, InvalidRequestError
 from ..limits import BATCH_SAMPLES
 from ..runtime.batching import CHUNKS_AHEAD, BatchedSession
 from . import call_record, deadline
+from .reading import cancel_if_unread
 
 STREAMS = 64
 """StreamSamples calls at once. Each holds two chunks at most, whatever its reader does."""
 STREAMS_ROWS = STREAMS * CHUNKS_AHEAD * BATCH_SAMPLES
 """The rows that all of them may have in a queue at once."""
+REPLY_COPIES = 3
+"""A reply takes its size so often until it is read: the message, its bytes, and gRPC's own copy of them."""
 
 _SHORTEST_RETRY = 0.05
 _LONGEST_RETRY = 30.0
@@ -61,7 +66,7 @@ class Admission:
 
     Args:
         rows: The rows of Sample and InferCodes calls that may be in the queues at once.
-        size: The bytes that those calls may take at once, requests and replies included.
+        size: The bytes that those calls may take at once, requests and replies included, until the replies are sent.
     """
 
     def __init__(self, *, rows: int, size: int) -> None:
@@ -70,11 +75,14 @@ class Admission:
         self.rows = 0
         """Those let in."""
         self.size = 0
-        """Their bytes."""
+        """Their bytes, and those of replies that are not sent yet."""
 
     @contextmanager
     def unary(self, session: BatchedSession, rows: int, size: int) -> Iterator[None]:
-        """Lets in a call that answers in one message, for as long as the block lasts.
+        """Lets in a call that answers in one message: its rows for as long as the block lasts, its bytes until it ends.
+
+        A reply takes memory until its client has read it, has gone, or has had the time to read it; then the task that
+        answers the call ends.
 
         Args:
             session: What computes the answer.
@@ -82,27 +90,43 @@ class Admission:
             size: The bytes that the call takes.
 
         Raises:
+            InvalidRequestError: If it takes more than may ever be taken.
             DeadlineError: If the answer would come after the deadline.
             BusyError: If too much is under way.
         """
+        if size > self._largest_size:
+            raise InvalidRequestError(
+                f"this request takes {size} bytes, and all together may take {self._largest_size}: split it",
+                reason="LIMIT_EXCEEDED",
+                metadata={"value": size, "limit": self._largest_size},
+            )
         _check_deadline(session, rows)
         _note(session, rows)
         weight = min(rows, CHUNKS_AHEAD * BATCH_SAMPLES)
-        if self.rows + weight > self._most_rows or self.size + size > self._largest_size:
+        too_many = self.rows + weight > self._most_rows
+        if too_many or self.size + size > self._largest_size:
             raise BusyError(
-                f"{self.rows} samples are under way, {self.size} bytes: with this request's {rows} they would be over "
-                f"the limit of {self._most_rows} samples or {self._largest_size} bytes at once: try again later",
+                f"{self.rows} samples are under way, and {self.size} bytes, replies that are not read yet included: "
+                f"with this request's {rows} samples and {size} bytes they would be over the limit of "
+                f"{self._most_rows} samples or {self._largest_size} bytes at once: try again later",
                 reason="QUEUE_FULL",
-                metadata={"rows": self.rows, "limit": self._most_rows},
+                metadata=(
+                    {"rows": self.rows, "limit": self._most_rows}
+                    if too_many
+                    else {"bytes": self.size, "limit": self._largest_size}
+                ),
                 retry_after=_retry_after(session),
             )
         self.rows += weight
         self.size += size
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        task.add_done_callback(lambda _: self._give_back(size))
         try:
             yield
         finally:
             self.rows -= weight
-            self.size -= size
+            unread = cancel_if_unread()
+            task.add_done_callback(lambda _: unread.cancel())
 
     @contextmanager
     def stream(self, session: BatchedSession, rows: int) -> Iterator[None]:
@@ -118,6 +142,9 @@ class Admission:
         _note(session, rows)
         with self._streams:
             yield
+
+    def _give_back(self, size: int) -> None:
+        self.size -= size
 
 
 def _note(session: BatchedSession, rows: int) -> None:

@@ -7,6 +7,8 @@ from typing import Any, cast
 
 import grpc
 
+from .reading import cancel_if_unread
+
 Handler = Any
 """An RpcMethodHandler; in a module whose types are checked it has four type parameters, at run time none."""
 Method = Callable[[Any, Any], Awaitable[Any]]
@@ -37,7 +39,11 @@ def method_of(handler: Handler) -> Method:
     async def write(request: Any, context: Any) -> None:
         async with aclosing(method(request, context)) as responses:
             async for response in responses:
-                await context.write(response)
+                unread = cancel_if_unread()
+                try:
+                    await context.write(response)
+                finally:
+                    unread.cancel()
 
     return write
 

@@ -37,7 +37,7 @@ from infosink.v1.sampling_service_pb2 import InferCodesRequest
 from infosink.v1.tensor_pb2 import DATA_TYPE_FLOAT32, Tensor
 
 from ..calls import call_record, deadline
-from ..calls.admission import Admission
+from ..calls.admission import REPLY_COPIES, Admission
 from ..calls.status import abort_on_error
 from ..errors import InvalidRequestError, RequestError, UnknownModelError, listed, quoted
 from ..limits import BATCH_SAMPLES
@@ -253,9 +253,9 @@ def _chunks(rows: int) -> Iterator[slice]:
 
 
 def _row_bytes(model: InferenceModel, specs: Sequence[TensorSpec]) -> int:
-    """About what a row takes beside the request: as read, as computed, and its place in the reply."""
-    tensors = [*model.inputs.values(), *model.outputs.values(), *specs]
-    return sum(spec.row_bytes for spec in tensors)
+    """About what a row takes beside the request: as read and computed, or its places in the reply's copies."""
+    computed = sum(spec.row_bytes for spec in [*model.inputs.values(), *model.outputs.values(), *specs])
+    return max(computed, REPLY_COPIES * sum(spec.row_bytes for spec in specs))
 
 
 def _outputs(

@@ -29,13 +29,13 @@ from infosink.v1.sampling_service_pb2 import (
 from infosink.v1.sampling_service_pb2_grpc import SamplingServiceServicer
 
 from ..calls import call_record, deadline
-from ..calls.admission import Admission
+from ..calls.admission import REPLY_COPIES, Admission
 from ..calls.status import abort_on_error
 from ..errors import UnavailableError
 from ..limits import BATCH_SAMPLES
 from ..models.registry import Registry
 from ..models.served_model import ServedModel
-from ..runtime.batching import BatchedSession
+from ..runtime.batching import CHUNKS_AHEAD, BatchedSession
 from ..runtime.session import RUNTIME_VERSION, Array
 from . import png, tensors
 from .codec import beside
@@ -87,7 +87,7 @@ class SamplingService(SamplingServiceServicer):
                 encoding = check_encoding(request.encoding, model)
                 remedy = "use StreamSamples, or split the request"
                 plan = await _plan(request, model, unary_limit(encoding, model), remedy)
-                size = request.ByteSize() + plan.count * _sample_bytes(model, encoding)
+                size = request.ByteSize() + _sampling_bytes(model, plan.count, encoding)
                 with self._admission.unary(model.generator, plan.count, size):
                     parts = await sample(model, plan, _output(encoding))
                     batch = await _batch(model, plan, encoding, parts)
@@ -142,17 +142,18 @@ def _output(encoding: Encoding) -> str:
     return "sample" if encoding == ENCODING_FLOAT32 else "pixels"
 
 
-def _sample_bytes(model: ServedModel, encoding: Encoding) -> int:
-    """About what a sample takes until the reply is sent: latents, the model's outputs, its place in the reply."""
-    elements = math.prod(model.description.sample_shape)
-    latents = _FLOAT_BYTES * (model.style_count + model.noise_dimensions + 4)
-    return latents + elements * (2 * _FLOAT_BYTES if encoding == ENCODING_FLOAT32 else _FLOAT_BYTES + 2)
+def _sampling_bytes(model: ServedModel, count: int, encoding: Encoding) -> int:
+    """About what samples take until the reply is sent: the latents at once, and outputs or the copies of the reply."""
+    elements = count * math.prod(model.description.sample_shape)
+    latents = min(count, CHUNKS_AHEAD * BATCH_SAMPLES) * (model.style_count + model.noise_dimensions + 4)
+    each = REPLY_COPIES * _FLOAT_BYTES if encoding == ENCODING_FLOAT32 else _FLOAT_BYTES + 2
+    return _FLOAT_BYTES * latents + elements * each
 
 
 def _posterior_bytes(model: ServedModel) -> int:
     """About what a sample whose codes are inferred takes beside the request: as read, and its place in the reply."""
     posterior = len(model.labels) + 2 * model.style_count
-    return _FLOAT_BYTES * (math.prod(model.description.sample_shape) + 2 * posterior)
+    return _FLOAT_BYTES * (math.prod(model.description.sample_shape) + REPLY_COPIES * posterior)
 
 
 def _reading_work(request: InferCodesRequest) -> int:
