@@ -88,6 +88,7 @@ class BatchedSession:
         role: "generator" or "encoder".
         queue: What may wait, and how long for company.
         rows_per_second: What it computes in full batches, as far as known.
+        clock: What time it is, in seconds; the clock of the deadlines.
     """
 
     def __init__(
@@ -97,12 +98,14 @@ class BatchedSession:
         queue: QueueBounds,
         *,
         rows_per_second: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
         self.role = role
         self._delay = queue.delay
+        self._clock = clock
         known = 1 / rows_per_second if rows_per_second else None
-        self._pace = Pace(known, time.monotonic(), full_rows=BATCH_SAMPLES // 2)
+        self._pace = Pace(known, self._clock(), full_rows=BATCH_SAMPLES // 2)
         self._queue: RowQueue[_Member] = RowQueue(rows=queue.rows, size=queue.size, batch_rows=BATCH_SAMPLES)
         self._changed = threading.Condition()
         # Those taken from the queue whose callers still wait, and the run under way.
@@ -134,7 +137,7 @@ class BatchedSession:
     def seconds_until_done(self, rows: int) -> float:
         """How long it takes at least until `rows` more are done; 0 while nothing is known of it."""
         ahead = self._queue.rows + sum(entry.rows for entry in self._running)
-        return self._pace.seconds(ahead + rows, time.monotonic())
+        return self._pace.seconds(ahead + rows, self._clock())
 
     async def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """The named outputs for 1 to 64 rows, in order; cancelled, the rows leave the queue.
@@ -153,7 +156,7 @@ class BatchedSession:
             owner=_Member(feeds, outputs, future, call_record.current()),
             rows=len(next(iter(feeds.values()))),
             size=sum(array.nbytes for array in feeds.values()),
-            arrived=time.monotonic(),
+            arrived=self._clock(),
             deadline=deadline.current(),
         )
         with self._changed:
@@ -202,15 +205,15 @@ class BatchedSession:
         """Waits for one; None where there will be none."""
         while True:
             with self._changed:
-                while (wait := self._queue.due(self._delay) - time.monotonic()) > 0 and not self._closed:
+                while (wait := self._queue.due(self._delay) - self._clock()) > 0 and not self._closed:
                     self._changed.wait(min(wait, threading.TIMEOUT_MAX))
                 if not self._queue:
                     return None
-                batch, expired = self._queue.take(time.monotonic())
+                batch, expired = self._queue.take(self._clock())
                 # From here on, whoever cancels leaves these.
                 self._awaited = set(batch)
             if expired:
-                now = time.monotonic()
+                now = self._clock()
                 for entry in expired:
                     entry.owner.record.queue_seconds += now - entry.arrived
                 _deliver({entry: _expired() for entry in expired})
@@ -225,7 +228,7 @@ class BatchedSession:
             self._running, self._termination = batch, Termination()
         rows = sum(entry.rows for entry in batch)
         names = list(dict.fromkeys(name for entry in batch for name in entry.owner.outputs))
-        started = time.monotonic()
+        started = self._clock()
         try:
             feeds = {name: _joined([entry.owner.feeds[name] for entry in batch]) for name in batch[0].owner.feeds}
             arrays = dict(zip(names, self._session.run(feeds, names, self._termination), strict=True))
@@ -233,7 +236,8 @@ class BatchedSession:
         except Exception as error:
             return dict.fromkeys(batch, error)
         finally:
-            seconds = time.monotonic() - started
+            ended = self._clock()
+            seconds = ended - started
             with self._changed:
                 self._running, self._termination = (), None
                 # A call that has ended already is counted already.
@@ -242,10 +246,12 @@ class BatchedSession:
             for entry in batch:
                 record = entry.owner.record
                 record.queue_seconds += started - entry.arrived
+                # Run again, it waits from now on.
+                entry.arrived = ended
                 record.compute_seconds += seconds
                 record.batch_rows = max(record.batch_rows, rows)
                 record.provider = self.execution_provider
-        self._pace.learn(rows, seconds, time.monotonic())
+        self._pace.learn(rows, seconds, ended)
         return shares
 
 

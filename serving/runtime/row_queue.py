@@ -24,7 +24,7 @@ class Entry(Generic[T]):
     size: int
     """Their bytes."""
     arrived: float
-    """When they were appended, in seconds."""
+    """Since when they wait, in seconds."""
     deadline: float = math.inf
     """When nobody waits for them any more, in seconds."""
 
