@@ -16,6 +16,7 @@ from infosink.v1.model_pb2 import LatentSpace
 from onnx import ModelProto, helper
 
 from .card import Origin, model_card
+from .content_digest import serialised
 from .contents import check_contents
 from .errors import ExportError
 from .graphs import encoder_graph, generator_graph
@@ -144,17 +145,19 @@ def export_model(
     )  # fmt: skip
     generator, encoder = written
     graphs: dict[Role, ModelProto] = {"generator": generator, "encoder": encoder}
+    contents: dict[Role, bytes] = {}
     for role, graph in graphs.items():
         properties = metadata(
             model, latent_space, role, name=name, licence=licence, parity_json=json.dumps(found), weights=weights,
             precision=precision, card=card,
         )  # fmt: skip
         helper.set_model_props(graph, properties)
+        contents[role] = serialised(graph)
         check_contents(graph, directory)
     report(f"writing {ENCODER_FILE} and {GENERATOR_FILE}")
-    files = {ENCODER_FILE: encoder, GENERATOR_FILE: generator}
+    files = {ENCODER_FILE: contents["encoder"], GENERATOR_FILE: contents["generator"]}
     try:
-        replace_files(directory, {name: graph.SerializeToString(deterministic=True) for name, graph in files.items()})
+        replace_files(directory, files)
     except OSError as error:
         raise _unwritable(directory, error) from error
     return ExportedModel(directory / GENERATOR_FILE, directory / ENCODER_FILE, latent_space, parity, rounding)

@@ -1,6 +1,7 @@
 """What a model file says of itself: strings in its `metadata_props`, each prefixed `infosink.`.
 
-Readers ignore fields that they do not know: an optional one may be added without another schema version.
+One more, `content_sha256`, comes last, see content_digest. Readers ignore fields that they do not know: an optional one
+may be added without another schema version.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What a model file says of itself: its metadata, read and checked.
 
 A file carries its description in ONNX `metadata_props`, ten strings prefixed `infosink.`; `latent_space` and
-`sample_space` are the JSON of the messages of those names. An eleventh, `card`, is optional: a generator's model card,
-in Markdown. Unknown strings and fields are ignored: an optional one may be added without another schema version.
+`sample_space` are the JSON of the messages of those names. Two more are optional: `card`, a generator's model card in
+Markdown, and `content_sha256`, see content_digest. Unknown strings and fields are ignored: an optional one may be added
+without another schema version.
 """
 
 import json

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from ..runtime.batching import BatchedSession, QueueBounds
 from ..runtime.session import RUNTIME_VERSION, Array, Device, GraphSignature, Session, require_finite
 from ..sampling.draws import draw
 from ..sampling.frames import Frames
+from .content_digest import verified_sha256
 from .model_file import Description, Role, Signature, describe, read_model_file
 from .model_sources import find_encoder
 
@@ -136,8 +136,8 @@ def load_model(
         queue: What may wait for each of the two, and how long for company; the defaults where None.
 
     Raises:
-        StartupError: If a file is unreadable, not infosink's, of the wrong role, inconsistent with its own description
-            or with the other file, or gives other bytes for a sample at another batch size on the CPU.
+        StartupError: If a file is unreadable, damaged, not infosink's, of the wrong role, inconsistent with its own
+            description or with the other file, or gives other bytes for a sample at another batch size on the CPU.
     """
     encoder_path = encoder_path or find_encoder(path)
     # onnxruntime does not hold the interpreter, so that the two files take little longer than one.
@@ -188,6 +188,7 @@ class _File:
 
 def _load(path: Path, role: Role, device: Device, threads: int, cuda_graphs: bool) -> _File:
     content = read_model_file(path)
+    file_sha256 = verified_sha256(content, path)
     session = Session(content, path, device, threads, cuda_graphs=cuda_graphs)
     description = describe(session.metadata, path)
     if description.role != role:
@@ -197,7 +198,7 @@ def _load(path: Path, role: Role, device: Device, threads: int, cuda_graphs: boo
     if unknown := session.inputs.keys() - description.inputs.keys():
         raise StartupError(f"{path} has the unknown input {min(unknown)}: export it again")
     _check_signature("output", description.outputs, session.outputs, path)
-    return _File(path, sha256(content).hexdigest(), session, description)
+    return _File(path, file_sha256, session, description)
 
 
 def _batched(file: _File, feeds: dict[str, Array], queue: QueueBounds) -> BatchedSession:

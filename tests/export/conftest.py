@@ -1,7 +1,9 @@
 """Small trained models and the files exported from them."""
 
 import dataclasses
+import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,19 @@ def mnist_files(mnist: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -
 def model_and_files(request: pytest.FixtureRequest) -> tuple[TrainedModel, ExportedModel]:
     """Each model with its files."""
     return request.getfixturevalue(request.param), request.getfixturevalue(f"{request.param}_files")
+
+
+@pytest.fixture(scope="session")
+def states_its_content() -> Callable[[Path], bool]:
+    """Whether a model file's metadata has the SHA-256 of the file with that value's digits as zeros."""
+
+    def check(path: Path) -> bool:
+        content = path.read_bytes()
+        (stated,) = re.findall(rb"\n\x17infosink\.content_sha256\x12@([0-9a-f]{64})", content)
+        assert content.count(stated) == 1
+        return hashlib.sha256(content.replace(stated, b"0" * 64)).hexdigest() == stated.decode()
+
+    return check
 
 
 @pytest.fixture(scope="session")

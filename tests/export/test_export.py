@@ -25,6 +25,7 @@ def test_files_describe_themselves(mnist: TrainedModel, mnist_files: ExportedMod
     generator, encoder = properties(mnist_files.generator_path), properties(mnist_files.encoder_path)
     assert (generator.pop("role"), encoder.pop("role")) == ("generator", "encoder")
     assert generator.pop("card").startswith("# mnist\n")
+    assert generator.pop("content_sha256") != encoder.pop("content_sha256")
     assert generator == encoder
     latents = Parse(generator.pop("latent_space"), LatentSpace())
     assert latents == LatentSpace(

@@ -148,6 +148,14 @@ def test_both_files_say_how_weights_are_stored_and_what_that_costs(
     assert (styled_run / file).stat().st_size < 1e6
 
 
+@pytest.mark.parametrize("file", ["gen.onnx", "q.onnx"])
+def test_both_files_state_their_content(
+    finished: subprocess.CompletedProcess[str], styled_run: Path, file: str, states_its_content: Callable[[Path], bool]
+) -> None:
+    assert finished.returncode == 0, finished.stderr
+    assert states_its_content(styled_run / file)
+
+
 def test_the_card_tells_of_them(finished: subprocess.CompletedProcess[str], styled_run: Path) -> None:
     assert finished.returncode == 0
     card = properties(styled_run / "gen.onnx")["card"]

@@ -56,6 +56,11 @@ def test_its_cost_is_measured_and_told(mnist_files: ExportedModel, mnist_int8: E
     assert mnist_int8.generator_path.stat().st_size < 0.5 * mnist_files.generator_path.stat().st_size
 
 
+def test_its_files_state_their_content(mnist_int8: ExportedModel, states_its_content: Callable[[Path], bool]) -> None:
+    assert states_its_content(mnist_int8.generator_path)
+    assert states_its_content(mnist_int8.encoder_path)
+
+
 def test_a_server_finds_the_same_bytes_at_every_batch_size(mnist_int8: ExportedModel) -> None:
     model = load_model(
         mnist_int8.generator_path, name=None, encoder_path=None, device="cpu", threads=1, stream_samples=1
