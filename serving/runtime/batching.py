@@ -51,13 +51,15 @@ _Outcome = list[Array] | Exception
 class _Share(asyncio.Future):  # type: ignore[type-arg]  # at run time it takes none
     """What a caller waits for. To cancel it calls `abandon`, at once and without the event loop."""
 
-    abandon: Callable[[], None]
+    abandon: Callable[[], None] | None = None
+    """Forgotten with the answer: it holds what holds this."""
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancels it; returns whether it was still waited for."""
         cancelled = super().cancel(msg)
-        if cancelled:
+        if cancelled and self.abandon is not None:
             self.abandon()
+            self.abandon = None
         return cancelled
 
 
@@ -67,13 +69,14 @@ class _Member:
 
     feeds: Mapping[str, Array]
     outputs: Sequence[str]
-    future: "asyncio.Future[list[Array]]"
+    future: _Share
     record: CallRecord
 
     def resolve(self, outcome: _Outcome) -> None:
         """Gives the caller what it waits for, if it still does; on its own event loop."""
         if self.future.done():
             return
+        self.future.abandon = None
         if isinstance(outcome, Exception):
             self.future.set_exception(outcome)
         else:
@@ -200,6 +203,9 @@ class BatchedSession:
                     if isinstance(outcomes[entry], Exception):
                         outcomes |= self._run([entry])
             _deliver(outcomes)
+            # While it waits for the next one, it keeps nothing of this one.
+            self._awaited = set()
+            del batch, outcomes
 
     def _next_batch(self) -> list[Entry[_Member]] | None:
         """Waits for one; None where there will be none."""

@@ -1,7 +1,9 @@
 """Rows of many callers in one run: together as soon as the model is free, and none the worse for its company."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -254,6 +256,25 @@ def test_a_run_ends_early_only_when_all_have_left(
     within_limit(test())
     assert held.generator.terminated == terminated
     assert [rows for rows, _ in held.generator.runs] == [1, 4, 3]
+
+
+def test_what_was_answered_is_kept_by_nobody(held_model: Callable, prior: Callable) -> None:
+    """Neither by the answer, for the cycle collector to find, nor by a worker that waits for more."""
+    model = held_model().model
+
+    async def test() -> None:
+        asked = prior(2)
+        kept.append(weakref.ref(asked["noise"]))
+        await model.generator.run(asked, SAMPLE)
+
+    kept: list[weakref.ref[Any]] = []
+    gc.disable()
+    try:
+        within_limit(test())
+        model.generator.close()
+        assert kept[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_two_event_loops_may_share_a_session(held_model: Callable, prior: Callable) -> None:
