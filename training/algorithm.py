@@ -19,23 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .anchors import Anchors, anchored_mass, draw_anchors, label_clusters, require_anchors
+from .category_learning import CategoryLearning
 from .code_distribution import make_code_distribution
 from .configuration import Configuration
 from .datasets import Dataset
 from .ground_cost import GROUND_COSTS
 from .information import partition_penalty
-from .invariance import deform, invariance_information
-from .merging import best_order, cluster_joint, merge_clusters
+from .invariance import background_of, deform
 from .networks import Networks, as_in_inference, running_statistics_kept
-from .randomness import stream
 from .solvers import Optimisers, Plans, adam, make_solver
 from .transport import column_marginal_error, plan_perplexity
 
 Statistics = dict[str, Tensor]
-
-_ANCHORS = 64  # drawn from all of them in each iteration
-_SAMPLES = 1000  # to compare merged categories with Q's
 
 
 class InformativeSinkhorn:
@@ -52,8 +47,7 @@ class InformativeSinkhorn:
         self.code_distribution = make_code_distribution(settings)
         self.ground_cost = GROUND_COSTS[settings.ground_cost]
         self.solver = make_solver(networks, settings)
-        # What a deformation brings in from outside the frame.
-        self.background = dataset.frame.background / 127.5 - 1 if dataset.frame else 0.0
+        self.category_learning = CategoryLearning(networks, dataset, settings)
         self.generator_parameters = list(networks.generator.parameters())
         self.code_parameters = list(networks.code_head.parameters())
         if networks.over_clustering is not None:
@@ -71,10 +65,6 @@ class InformativeSinkhorn:
             trunk = list(networks.trunk.parameters())
             self.q_parameters = self.code_parameters + trunk
             self.optimisers["trunk"] = adam(trunk, settings.dual_learning_rate, settings)
-        self.anchors: Anchors | None = None
-        if settings.anchor_labels:
-            require_anchors(settings, dataset)
-            self.anchors = draw_anchors(dataset, settings.anchor_labels, stream(settings.seed, "anchors"))
         self.learning_rates = {name: each.param_groups[0]["lr"] for name, each in self.optimisers.items()}
 
     def iterate(self, iteration: int, random: torch.Generator) -> Statistics:
@@ -97,8 +87,7 @@ class InformativeSinkhorn:
         else:
             self.solver.improve(self.dataset, random)
             statistics = self.update_generator_and_q(iteration, random)
-        if iteration == self.settings.merge_after:
-            self._merge(random)
+        self.category_learning.after(iteration, random)
         return statistics
 
     def warm_up_q(self, iteration: int, random: torch.Generator) -> Statistics:
@@ -106,7 +95,7 @@ class InformativeSinkhorn:
 
         Where the over-clusters are to be merged, they learn by themselves until then.
         """
-        loss, statistics = self._beyond_the_plan(iteration, random)
+        loss, statistics = self.category_learning.loss(iteration, random)
         for name in ("code", "trunk"):
             self.optimisers[name].zero_grad()
         torch.autograd.backward(loss, inputs=self.q_parameters)
@@ -159,7 +148,7 @@ class InformativeSinkhorn:
             generator_loss = generator_loss - 0.5 * (plans.self_plan * self_cost).sum()
         statistics = self._statistics(plans, q.detach(), penalty.detach())
         statistics |= {"generator_loss": generator_loss.detach(), "q_loss": q_loss.detach()}
-        objective, of_objective = self._beyond_the_plan(iteration, random)
+        objective, of_objective = self.category_learning.loss(iteration, random)
         q_loss = q_loss + objective
         statistics |= of_objective
         if iteration > settings.listening_from:
@@ -246,77 +235,6 @@ class InformativeSinkhorn:
             "column_marginal_error": column_marginal_error(plans.transport_plan),
         }
 
-    def _beyond_the_plan(self, iteration: int, random: torch.Generator) -> tuple[Tensor, Statistics]:
-        """What Q learns that no plan teaches: −α I_τ, the merged categories, and the anchors, each where it is on."""
-        loss, statistics = torch.zeros((), device=random.device), Statistics()
-        if self.settings.invariance:
-            term, taught = self._invariance(iteration, random)
-            loss = taught - self.settings.invariance * term
-            statistics |= {"invariance": term.detach(), "taught": taught.detach()}
-        if self.anchors is not None:
-            term = self._anchoring(self.anchors, random)
-            loss = loss + term
-            statistics["anchoring"] = term.detach()
-        return loss, statistics
-
-    def _invariance(self, iteration: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """I_τ of Q's category plus that of the over-clusters; and how badly Q knows the merged ones.
-
-        The second is −E log q(k(c̃(y)) | Ty), c̃ ~ q̃(·|y), with k the category of a cluster: 0 but while Q is taught.
-        """
-        settings = self.settings
-        categories = iteration > min(settings.merge_after, settings.warm_up)
-        being_taught = 0 < settings.merge_after < iteration <= settings.taught_until
-        networks = self.networks
-        images = self.dataset.draw(self.settings.view_batch_size, random)
-        term = teaching = torch.zeros((), device=images.device)
-        with running_statistics_kept(networks):
-            features = networks.trunk(torch.cat([images, deform(images, random, self.background)]))
-            if categories:
-                scores, view_scores = networks.code_head(features)[:, : self.latent_space.categories].chunk(2)
-                term = invariance_information(scores, view_scores)
-            if networks.over_clustering is not None:
-                clusters, view_clusters = networks.over_clustering(features).chunk(2)
-                term = term + invariance_information(clusters, view_clusters, self.settings.over_balance)
-                if being_taught and networks.membership is not None:
-                    membership = F.one_hot(networks.membership, self.latent_space.categories).float()
-                    merged = torch.softmax(clusters.detach(), dim=1) @ membership  # (B, C) @ (C, K) -> (B, K)
-                    teaching = F.cross_entropy(view_scores, merged)
-        return term, teaching
-
-    def _merge(self, random: torch.Generator) -> None:
-        """Gives each over-cluster its category: by what they share, or with anchors by the labels that reach them.
-
-        Without anchors the categories take the order that agrees best with Q's, for G's sake, which heeds it already.
-        """
-        networks, categories = self.networks, self.latent_space.categories
-        if networks.over_clustering is None or networks.membership is None:
-            return
-        count = self.settings.merge_samples
-        joint = cluster_joint(networks, self.dataset, self.ground_cost, self.background, random, count=count)
-        samples = self.dataset.draw(_SAMPLES, random) if self.anchors is None else self.anchors.samples
-        with torch.no_grad(), running_statistics_kept(networks):
-            features = networks.trunk(samples)
-            clusters = torch.softmax(networks.over_clustering(features), dim=1)
-            q = torch.softmax(networks.code_head(features)[:, :categories], dim=1)
-        if self.anchors is not None:
-            membership = label_clusters(joint, anchored_mass(clusters, self.anchors.labels, categories).cpu())
-        else:
-            membership = merge_clusters(joint, categories)
-            merged = clusters @ F.one_hot(membership, categories).to(clusters)  # (n, C) @ (C, K) -> (n, K)
-            membership = best_order(merged.T @ q)[membership]
-        networks.membership.copy_(membership)
-
-    def _anchoring(self, anchors: Anchors, random: torch.Generator) -> Tensor:
-        """−E log q(label | T y) over anchors (y, label); points are not deformed."""
-        chosen = torch.randint(len(anchors.labels), (_ANCHORS,), generator=random, device=anchors.labels.device)
-        samples = anchors.samples[chosen]
-        if self.dataset.frame is not None:
-            samples = deform(samples, random, self.background)
-        with running_statistics_kept(self.networks):
-            scores = self.networks.code_head(self.networks.trunk(samples))
-        return F.cross_entropy(scores[:, : self.latent_space.categories], anchors.labels[chosen])
-
     def _listening(self, x: Tensor, category: Tensor, random: torch.Generator) -> Tensor:
         """−E log q(category | T G(z)): how badly Q, which learns from real data only, reads the code from samples.
 
@@ -324,7 +242,7 @@ class InformativeSinkhorn:
         samples grow specks that nothing else can read.
         """
         with as_in_inference(self.networks.trunk, self.networks.code_head):
-            scores = self.networks.code_head(self.networks.trunk(deform(x, random, self.background)))
+            scores = self.networks.code_head(self.networks.trunk(deform(x, random, background_of(self.dataset))))
         return F.cross_entropy(scores[:, : self.latent_space.categories], category)
 
     def _style_listening(self, x: Tensor, z: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""A few labelled samples that tie categories to names while training."""
+"""A few labelled samples that tie categories to names while training, and what their labels reach."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -12,13 +13,15 @@ from .configuration import Configuration, ConfigurationError
 from .datasets import Dataset
 
 _BATCH = 1000
-_SPREAD = 0.9
+_NEIGHBOURS = 5
+_SPREAD = 0.99
+_SMALLEST = 1e-30
 
 
 class Anchors(NamedTuple):
-    """Labelled training samples; label i names category i."""
+    """Labelled training samples, and others beside them whose labels are not looked at; label i names category i."""
 
-    samples: Tensor  # (count, ...)
+    samples: Tensor  # (count + beside, ...), the labelled ones first
     labels: Tensor  # (count,) int64
 
 
@@ -46,12 +49,13 @@ def require_anchors(settings: Configuration, dataset: Dataset) -> None:
         )
 
 
-def draw_anchors(dataset: Dataset, per_label: int, random: torch.Generator) -> Anchors:
+def draw_anchors(dataset: Dataset, per_label: int, beside: int, random: torch.Generator) -> Anchors:
     """Draws as many training samples of each label, without replacement.
 
     Args:
         dataset: with labels, see require_anchors.
         per_label: how many of each.
+        beside: how many more, of any label; as many as there are where there are fewer.
         random: on the CPU.
 
     Returns:
@@ -59,7 +63,8 @@ def draw_anchors(dataset: Dataset, per_label: int, random: torch.Generator) -> A
     """
     labels = _labels(dataset)
     order = torch.randperm(len(labels), generator=random)
-    chosen = torch.cat([order[labels[order] == label][:per_label] for label in range(len(dataset.label_names))])
+    anchors = torch.cat([order[labels[order] == label][:per_label] for label in range(len(dataset.label_names))])
+    chosen = torch.cat([anchors, order[~torch.isin(order, anchors)][:beside]])
     found: dict[int, Tensor] = {}
     start = 0
     for samples, _ in dataset.batches("training", _BATCH):
@@ -67,36 +72,46 @@ def draw_anchors(dataset: Dataset, per_label: int, random: torch.Generator) -> A
         found |= {int(index): samples[int(index) - start] for index in inside}
         start += len(samples)
     samples = torch.stack([found[int(index)] for index in chosen])
-    return Anchors(samples, labels[chosen].to(samples.device))
+    return Anchors(samples, labels[anchors].to(samples.device))
 
 
-def label_clusters(joint: Tensor, anchored: Tensor) -> Tensor:
-    """Gives every cluster the label that most reaches it from anchored clusters.
+def known_labels(anchors: Anchors, categories: int) -> Tensor:
+    """What is known before labels spread: (n, categories) float32, a unit vector for each labelled sample, else 0."""
+    given = F.one_hot(anchors.labels, categories).float()
+    return torch.cat([given, given.new_zeros(len(anchors.samples) - len(given), categories)])
 
-    Labels spread over the clusters as over a graph (Zhou et al. 2004),
 
-        F = (1 − a) (I − a D^-½ P D^-½)⁻¹ Y,   a = 0.9,
+@torch.no_grad()
+def spread_labels(features: Tensor, known: Tensor) -> Tensor:
+    """Labels for samples that have none, from those that have one through what lies between them.
 
-    with P the joint law of related clusters and Y the anchors' mass; each label's column counts alike.
+    Labels spread over the graph W of each sample's 5 nearest neighbours in angle (Zhou et al. 2004),
+
+        F = (I − a D^-½ W D^-½)⁻¹ Y,   a = 0.99,
+
+    and each label's column counts alike. A sample takes the label of its largest F, with the weight 1 − H(F_i) / log K,
+    H the entropy of its row: as far as F is sure of it (Iscen et al. 2019).
 
     Args:
-        joint: P, (clusters, clusters), see cluster_joint.
-        anchored: Y, the mass of each label's anchors in each cluster, (clusters, labels).
+        features: (n, features), n at least 6.
+        known: Y, (n, K), a unit vector for each sample that has a label and 0 for the others.
 
     Returns:
-        The label of each cluster, (clusters,) int64.
+        Weight times the label's unit vector, (n, K) float32; Y's own rows where it has any.
     """
-    joint, anchored = joint.double(), anchored.double()
-    root = joint.sum(dim=1).clamp_min(1e-12).rsqrt()
-    graph = root[:, None] * (joint + joint.T) / 2 * root[None, :]
-    spread: Tensor = torch.linalg.solve(torch.eye(len(joint), dtype=torch.float64) - _SPREAD * graph, anchored)
-    return (spread / spread.sum(dim=0).clamp_min(1e-12)).argmax(dim=1)
-
-
-def anchored_mass(cluster_probability: Tensor, labels: Tensor, count: int) -> Tensor:
-    """The mass of each label's anchors in each cluster: (n, clusters), (n,) -> (clusters, count)."""
-    mass: Tensor = cluster_probability.T @ F.one_hot(labels, count).to(cluster_probability.dtype)
-    return mass
+    directions = F.normalize(features.float(), dim=1)
+    similarity = (directions @ directions.T).fill_diagonal_(-math.inf)
+    nearest = similarity.topk(_NEIGHBOURS, dim=1).indices
+    graph = torch.zeros_like(similarity).scatter_(1, nearest, 1.0).double()
+    graph = (graph + graph.T) / 2
+    root = graph.sum(dim=1).rsqrt()
+    system = torch.eye(len(graph)).to(graph) - _SPREAD * root[:, None] * graph * root
+    reached = torch.linalg.solve(system, known.double()).clamp_min(_SMALLEST)
+    law = reached / reached.sum(dim=0)
+    law = law / law.sum(dim=1, keepdim=True)
+    weight = 1 + torch.xlogy(law, law).sum(dim=1) / math.log(known.shape[1])
+    found = F.one_hot(law.argmax(dim=1), known.shape[1]) * weight[:, None]
+    return torch.where(known.any(dim=1, keepdim=True), known, found.float())
 
 
 def _labels(dataset: Dataset) -> Tensor:

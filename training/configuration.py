@@ -58,8 +58,9 @@ class Configuration:
         over_clusters: the outputs of an auxiliary head trained with the same term; 0 for none.
         over_balance: the weight of the marginal entropies in that head's term; above 1, more of its clusters are used.
         warm_up: the first iterations, in which Q learns by I_τ alone, and G and the plan wait.
-        merge_after: the iteration after which the over-clusters are merged into categories; 0 for never.
-        merge_samples: the images by which it is decided what belongs together.
+        merge_after: the iteration after which the over-clusters are merged into categories; 0 for never. With anchors,
+            their labels spread instead, and again after as many iterations.
+        merge_samples: the images by which it is decided what belongs together; with anchors, those beside them.
         taught_until: the last iteration in which Q is taught the merged categories.
         anchor_labels: the labelled training samples of each label that tie category i to label i; 0 for none.
         view_batch_size: the images a step that I_τ is estimated on.
@@ -185,6 +186,12 @@ class Configuration:
                 f"--over-clusters is {self.over_clusters}; to merge them into {self.categories} categories it must be "
                 f"from {self.categories} to {MAX_MERGED_CLUSTERS}: change it, or use --merge-after 0"
             )
+
+    @property
+    def anchored_samples(self) -> int:
+        """The anchors, and the samples beside them that their labels may reach; 0 without anchors."""
+        beside = self.merge_samples if self.merge_after else 0
+        return self.anchor_labels * self.categories + beside if self.anchor_labels else 0
 
     @property
     def latent_space(self) -> LatentSpace:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .datasets import Dataset
+
 MAX_ROTATION = 0.4  # radians
 MAX_SHEAR = 0.35
 MAX_LOG_SCALE = 0.2
@@ -44,6 +46,11 @@ def deform(images: Tensor, random: torch.Generator, background: float) -> Tensor
     transformation = torch.cat([rotation @ stretch, shift[:, :, None]], dim=2)  # (B, 2, 3)
     grid = F.affine_grid(transformation, list(images.shape), align_corners=False)
     return F.grid_sample(images - background, grid, align_corners=False) + background
+
+
+def background_of(dataset: Dataset) -> float:
+    """The value of the images' background, which a deformation brings in from outside the frame; 0 of points."""
+    return dataset.frame.background / 127.5 - 1 if dataset.frame else 0.0
 
 
 def invariance_information(scores: Tensor, view_scores: Tensor, balance: float = 1.0) -> Tensor:

@@ -54,11 +54,14 @@ class Networks(nn.Module):
         over_clustering: an auxiliary categorical head, features -> (batch, over_clusters); None without one.
         membership: the category of each over-cluster, (over_clusters,) int64, all 0 before they are merged; None
             where they never are.
+        anchored: what is known of the labels of the anchors and of the samples beside them, (samples, categories), see
+            spread_labels; None without anchors.
         averaged_generator: the moving average of G; None without one.
     """
 
     over_clustering: nn.Module | None
     membership: Tensor | None
+    anchored: Tensor | None
     averaged_generator: nn.Module | None
 
     def __init__(
@@ -69,6 +72,7 @@ class Networks(nn.Module):
         code_outputs: int,
         over_clusters: int = 0,
         merging: bool = False,
+        anchored: int = 0,
         averaging: bool = False,
         precision: Precision = "float32",
     ) -> None:
@@ -95,6 +99,7 @@ class Networks(nn.Module):
             self.code_head = point_head(feature_dimension, code_outputs)
         self.over_clustering = nn.Linear(feature_dimension, over_clusters) if over_clusters else None
         self.register_buffer("membership", torch.zeros(over_clusters, dtype=torch.int64) if merging else None)
+        self.register_buffer("anchored", torch.zeros(anchored, latent_space.categories) if anchored else None)
         self.averaged_generator = copy.deepcopy(self.generator).requires_grad_(False) if averaging else None
         for network in (self.generator, self.trunk):
             if isinstance(network, MixedPrecision):

@@ -245,7 +245,8 @@ def make_networks(settings: Configuration, sample_shape: tuple[int, ...]) -> Net
             settings.latent_space,
             code_outputs=make_code_distribution(settings).outputs,
             over_clusters=settings.over_clusters if settings.invariance else 0,
-            merging=settings.merge_after > 0,
+            merging=settings.merge_after > 0 and not settings.anchor_labels,
+            anchored=settings.anchored_samples,
             averaging=settings.averaging > 0,
             precision=settings.precision,
         )

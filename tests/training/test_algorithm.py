@@ -376,7 +376,7 @@ def test_merged_categories_keep_the_order_that_the_generator_heeds(mnist):
         order = torch.randperm(20, generator=random())
         networks.over_clustering.weight.copy_(networks.code_head[0].weight[:10].repeat(2, 1)[order])
         networks.over_clustering.bias.copy_(networks.code_head[0].bias[:10].repeat(2)[order])
-    model._merge(random())
+    model.category_learning.after(1, random())
     used = networks.over_clustering(networks.trunk(mnist.draw(500, random()))).softmax(1).sum(0) > 5
     assert used.sum() >= 10
     assert torch.equal(networks.membership[used], (order % 10)[used])
@@ -406,6 +406,28 @@ def test_anchors_teach_q_their_labels_and_leave_the_generator_alone(name, mnist)
     if name == "gaussians":
         losses = [anchored.iterate(iteration, random(iteration))["anchoring"].item() for iteration in range(2, 22)]
         assert losses[-1] < 0.8 * math.log(len(dataset.label_names))
+
+
+def test_the_labels_of_anchors_spread_and_teach(mnist):
+    """They reach the samples beside the anchors, oftener rightly than by chance, and stay in the networks' state."""
+    options = dict(over_clusters=12, merge_after=2, merge_samples=60, taught_until=3, listening=0.0, anchor_labels=2)
+    model = algorithm(mnist, "quick", **options)
+    networks, learning = model.networks, model.category_learning
+    assert networks.membership is None
+    head = networks.code_head[-1].weight[:10].detach().clone()
+    model.iterate(1, random())
+    assert networks.anchored.sum() == 20
+    model.iterate(2, random())
+    assert (networks.anchored.sum(dim=1) > 0).all()
+    reached = networks.anchored[20:].argmax(dim=1)
+    images, labels = (torch.cat(parts) for parts in zip(*mnist.batches("training", 10_000), strict=True))
+    known = {image.numpy().tobytes(): int(label) for image, label in zip(images, labels, strict=True)}
+    truth = torch.tensor([known[sample.numpy().tobytes()] for sample in learning.anchors.samples[20:]])
+    assert (reached == truth).float().mean() > 0.3
+    assert not torch.equal(head, networks.code_head[-1].weight[:10])
+    assert torch.equal(networks.state_dict()["anchored"], networks.anchored)
+    # I_τ guesses no category beside them: of both heads it would be two terms.
+    assert learning.loss(3, random())[1]["invariance"] <= math.log(12)
 
 
 def test_learning_rates_fall_over_the_last_iterations(mnist):

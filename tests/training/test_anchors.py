@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from infosink.training.anchors import anchored_mass, draw_anchors, label_clusters, require_anchors
+from infosink.training.anchors import draw_anchors, known_labels, require_anchors, spread_labels
 from infosink.training.configuration import ConfigurationError, preset_configuration
 from infosink.training.datasets import Dataset, open_dataset
 
@@ -13,30 +13,62 @@ def mnist(mnist_directory) -> Dataset:
 
 
 def test_anchors_are_training_images_with_their_labels(mnist):
-    anchors = draw_anchors(mnist, 3, torch.Generator().manual_seed(0))
+    anchors = draw_anchors(mnist, 3, 20, torch.Generator().manual_seed(0))
     assert anchors.labels.tolist() == [label for label in range(10) for _ in range(3)]
+    known = known_labels(anchors, 10)
+    assert torch.equal(known[:30], torch.eye(10).repeat_interleave(3, dim=0))
+    assert not known[30:].any()
     images, labels = (torch.cat(parts) for parts in zip(*mnist.batches("training", 10_000), strict=True))
-    for sample, label in zip(anchors.samples[::7], anchors.labels[::7], strict=True):
+    for sample, label in zip(anchors.samples[:30:7], anchors.labels[::7], strict=True):
         same = (images == sample).flatten(1).all(dim=1)
         assert labels[same].tolist() == [int(label)]
-    assert len(anchors.samples.flatten(1).unique(dim=0)) == 30
-    other = draw_anchors(mnist, 3, torch.Generator().manual_seed(1))
+    assert len(anchors.samples.flatten(1).unique(dim=0)) == len(known) == 50
+    other = draw_anchors(mnist, 3, 20, torch.Generator().manual_seed(1))
     assert not torch.equal(anchors.samples, other.samples)
 
 
-def test_labels_reach_clusters_without_anchors_through_those_they_are_related_to():
-    """A chain of clusters 0 - 1 - 2 and a pair 3 - 4, anchored at their ends only."""
-    joint = torch.full((5, 5), 1e-4) + torch.diag(torch.full((5,), 1.0))
-    for a, b in ((0, 1), (1, 2), (3, 4)):
-        joint[a, b] = joint[b, a] = 0.3
-    anchored = torch.zeros(5, 2)
-    anchored[0, 1], anchored[4, 0] = 1.0, 5.0
-    assert label_clusters(joint, anchored).tolist() == [1, 1, 1, 0, 0]
+def test_labels_reach_what_hangs_together_and_say_how_sure_they_are():
+    """Two arcs of directions, each labelled at one end only; a sample between them is reached by both."""
+    arcs = torch.cat([torch.linspace(0.0, 1.0, 40), torch.linspace(1.6, 2.6, 40), torch.tensor([1.3])])
+    features = torch.stack([arcs.cos(), arcs.sin()], dim=1) * torch.rand(
+        81, 1, generator=torch.Generator().manual_seed(0)
+    )
+    known = torch.zeros(81, 2)
+    known[0, 1] = known[79, 0] = 1.0
+    spread = spread_labels(features, known)
+    assert torch.equal(spread[[0, 79]], known[[0, 79]])
+    assert spread[:40].argmax(dim=1).tolist() == [1] * 40
+    assert spread[40:80].argmax(dim=1).tolist() == [0] * 40
+    weight = spread.sum(dim=1)
+    assert (spread > 0).sum(dim=1).max() == 1
+    assert weight.min() >= 0
+    assert weight.max() <= 1
+    assert weight[80] < 0.5 * weight[[1, 78]].min()
 
 
-def test_the_mass_of_anchors_is_counted_by_label():
-    q = torch.tensor([[0.75, 0.25], [0.5, 0.5], [0.0, 1.0]])
-    assert anchored_mass(q, torch.tensor([1, 1, 0]), 3).tolist() == [[0.0, 1.25, 0.0], [1.0, 0.75, 0.0]]
+def test_spread_labels_solve_their_equation():
+    """Against the sum Σ_t (a S)^t Y of Zhou et al., by hand on few samples."""
+    random = torch.Generator().manual_seed(3)
+    features, known = torch.randn(30, 4, generator=random), torch.zeros(30, 3)
+    known[range(6), [0, 0, 1, 1, 2, 2]] = 1.0
+    directions = (features / features.norm(dim=1, keepdim=True)).double()
+    graph = torch.zeros(30, 30, dtype=torch.float64)
+    for i in range(30):
+        for j in sorted(set(range(30)) - {i}, key=lambda j, i=i: -float(directions[i] @ directions[j]))[:5]:
+            graph[i, j] += 0.5
+            graph[j, i] += 0.5
+    degree = graph.sum(dim=1)
+    step = 0.99 * graph / (degree[:, None] * degree).sqrt()
+    reached = term = known.double()
+    for _ in range(4000):
+        term = step @ term
+        reached = reached + term
+    law = reached / reached.sum(dim=0)
+    law = law / law.sum(dim=1, keepdim=True)
+    entropy = -(law * law.log()).sum(dim=1)
+    spread = spread_labels(features, known)
+    assert torch.equal(spread.argmax(dim=1)[6:], law.argmax(dim=1)[6:])
+    assert torch.allclose(spread.sum(dim=1)[6:].double(), (1 - entropy / torch.tensor(3.0).log())[6:], atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,11 @@ def untimed(path: Path) -> list[dict[str, float]]:
         ("gaussians", "paper", dict(batch_size=32, dual_update="joint", averaging=0.9)),
         ("mnist", "quick", dict(batch_size=8, view_batch_size=8, listening_from=1, averaging=0.9)),
         ("mnist", "paper", dict(batch_size=8, dual_steps=1, parametrisation="log-density")),
+        (
+            "mnist",
+            "quick",
+            dict(batch_size=8, over_clusters=10, merge_after=2, merge_samples=30, taught_until=3, anchor_labels=1),
+        ),
     ],
 )
 def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(name, preset, overrides, tmp_path, mnist_directory):
