@@ -13,7 +13,6 @@ from ..errors import BusyError, DeadlineError, InvalidRequestError
 from ..limits import BATCH_SAMPLES
 from ..runtime.batching import CHUNKS_AHEAD, BatchedSession
 from . import call_record, deadline
-from .reading import cancel_if_unread
 
 STREAMS = 64
 """StreamSamples calls at once. Each holds two chunks at most, whatever its reader does."""
@@ -24,6 +23,7 @@ REPLY_COPIES = 3
 
 _SHORTEST_RETRY = 0.05
 _LONGEST_RETRY = 30.0
+_UNREAD_RETRY = 1.0
 
 
 class CallLimit:
@@ -81,8 +81,8 @@ class Admission:
     def unary(self, session: BatchedSession, rows: int, size: int) -> Iterator[None]:
         """Lets in a call that answers in one message: its rows for as long as the block lasts, its bytes until it ends.
 
-        A reply takes memory until its client has read it, has gone, or has had the time to read it; then the task that
-        answers the call ends.
+        A reply takes memory until its client has read it, or has gone; then the task that answers the call ends. To end
+        it sooner would free nothing, since gRPC keeps what it sends for as long as the connection lasts.
 
         Args:
             session: What computes the answer.
@@ -115,18 +115,15 @@ class Admission:
                     if too_many
                     else {"bytes": self.size, "limit": self._largest_size}
                 ),
-                retry_after=_retry_after(session),
+                retry_after=_retry_after(session) if too_many else _UNREAD_RETRY,
             )
         self.rows += weight
         self.size += size
-        task = cast("asyncio.Task[object]", asyncio.current_task())
-        task.add_done_callback(lambda _: self._give_back(size))
+        cast("asyncio.Task[object]", asyncio.current_task()).add_done_callback(lambda _: self._give_back(size))
         try:
             yield
         finally:
             self.rows -= weight
-            unread = cancel_if_unread()
-            task.add_done_callback(lambda _: unread.cancel())
 
     @contextmanager
     def stream(self, session: BatchedSession, rows: int) -> Iterator[None]:

@@ -7,8 +7,6 @@ from typing import Any, cast
 
 import grpc
 
-from .reading import cancel_if_unread
-
 Handler = Any
 """An RpcMethodHandler; in a module whose types are checked it has four type parameters, at run time none."""
 Method = Callable[[Any, Any], Awaitable[Any]]
@@ -39,11 +37,7 @@ def method_of(handler: Handler) -> Method:
     async def write(request: Any, context: Any) -> None:
         async with aclosing(method(request, context)) as responses:
             async for response in responses:
-                unread = cancel_if_unread()
-                try:
-                    await context.write(response)
-                finally:
-                    unread.cancel()
+                await context.write(response)
 
     return write
 
