@@ -13,6 +13,11 @@ from .frames import Frames, Pixels
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">8s4x4sIIB")
+_CHUNK = struct.Struct(">I4s")
+_CHECKSUM_BYTES = 4
+_PICTURE = frozenset([b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"])
+_SPARE_CHUNKS = 64
+"""Beside one for each row, which is as finely as pictures are cut."""
 
 
 def largest_encoding(height: int, width: int, channels: int) -> int:
@@ -78,7 +83,7 @@ def _decode_one(file: bytes, frames: Frames) -> Pixels:
             "LIMIT_EXCEEDED", f"has {len(file)} bytes, over the limit of {limit} for its size: remove its metadata"
         )
     try:
-        return _read(file, size, frames)
+        return _read(_picture_alone(file, size[0] + _SPARE_CHUNKS), size, frames)
     except _UnusableError:
         raise
     except Exception as error:
@@ -104,6 +109,29 @@ def _check_header(file: bytes, frames: Frames) -> tuple[int, int]:
     if bit_depth == 16:
         raise _UnusableError("DATA_TYPE_MISMATCH", "is a 16-bit PNG: convert it to 8 bits a channel")
     return height, width
+
+
+def _picture_alone(file: bytes, limit: int) -> bytes:
+    """The file without the chunks on which no pixel depends: Pillow would inflate their texts, a thousandfold.
+
+    Raises:
+        _UnusableError: If the picture alone has more chunks than `limit`.
+        struct.error, ValueError: If it is not chunks up to an end.
+    """
+    chunks = []
+    position, kind = len(_SIGNATURE), b""
+    while kind != b"IEND":
+        length, kind = _CHUNK.unpack_from(file, position)
+        end = position + _CHUNK.size + length + _CHECKSUM_BYTES
+        if end > len(file) or not kind.isalpha():
+            raise ValueError("no chunk")
+        if kind in _PICTURE:
+            chunks.append(file[position:end])
+        position = end
+    if len(chunks) > limit:
+        message = f"has {len(chunks)} chunks of picture, over the limit of {limit} for its size: save it anew"
+        raise _UnusableError("LIMIT_EXCEEDED", message)
+    return _SIGNATURE + b"".join(chunks)
 
 
 def _read(file: bytes, size: tuple[int, int], frames: Frames) -> Pixels:
