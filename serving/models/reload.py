@@ -105,9 +105,12 @@ class Reloader:
     async def _watch(self, seconds: float) -> None:
         while True:
             await asyncio.sleep(seconds)
-            # What is still being written changes from look to look.
-            if self._files.has_changed(await asyncio.to_thread(self._look)):
-                self.request()
+            try:
+                # What is still being written changes from look to look.
+                if self._files.has_changed(await asyncio.to_thread(self._look)):
+                    self.request()
+            except Exception:
+                _logger.exception("the files could not be looked at; the models stay as they are")
 
     def _look(self) -> list[ModelSource] | str:
         try:
