@@ -30,6 +30,10 @@ _DISTRIBUTIONS = {
 }
 """What must be installed, by the module it brings."""
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
+_URI_SCHEMES = frozenset(
+    ["dns", "google-c2p", "google-c2p-experimental", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds"]
+)
+"""What gRPC does not take for a host before a colon: unix:50051 would be the file of a socket."""
 
 
 def _named_paths(
@@ -60,6 +64,8 @@ def _exists(path: Path) -> bool:
 def _host(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     if not _HOST.fullmatch(value):
         raise click.BadParameter(f"{value!a} is no host name or IP address: name an interface, such as 127.0.0.1")
+    if value in _URI_SCHEMES:
+        raise click.BadParameter(f"{value} is a scheme of URIs to gRPC: name an interface, such as 127.0.0.1")
     return value
 
 
