@@ -35,7 +35,7 @@ async def parsed(parse: Callable[[bytes], R], data: bytes) -> R:
     try:
         if len(data) < LARGE_BYTES:
             return parse(data)
-        return await asyncio.get_running_loop().run_in_executor(_pool, checked)
+        return await beside(len(data), checked)
     except DecodeError:
         raise malformed() from None
 
@@ -43,12 +43,17 @@ async def parsed(parse: Callable[[bytes], R], data: bytes) -> R:
 async def beside(size: int, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """What the function returns: in a thread where `size`, the bytes that it handles, is large.
 
-    The time is the call's codec time.
+    The time that it takes is the call's codec time; to wait for a thread is not.
     """
-    started = time.monotonic()
-    try:
-        if size < LARGE_BYTES:
+    record = call_record.current()
+
+    def timed() -> R:
+        started = time.monotonic()
+        try:
             return function(*args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(_pool, lambda: function(*args, **kwargs))
-    finally:
-        call_record.current().codec_seconds += time.monotonic() - started
+        finally:
+            record.codec_seconds += time.monotonic() - started
+
+    if size < LARGE_BYTES:
+        return timed()
+    return await asyncio.get_running_loop().run_in_executor(_pool, timed)
