@@ -1,7 +1,8 @@
 """The server's life: bind, serve, drain, end."""
 
 import logging
-from collections.abc import Sequence
+import resource
+from collections.abc import Mapping, Sequence
 
 import grpc
 from google.protobuf.descriptor_pool import Default
@@ -13,8 +14,9 @@ from infosink.v1.sampling_service_pb2 import DESCRIPTOR
 from infosink.v1.sampling_service_pb2_grpc import add_SamplingServiceServicer_to_server
 
 from .calls.admission import Admission
-from .calls.door import Door
+from .calls.door import CHECK_BYTES, Door
 from .calls.health import HealthService
+from .calls.reflection import V1 as REFLECTION_V1
 from .calls.reflection import ReflectionService, add_reflection
 from .errors import StartupError
 from .limits import MESSAGE_BYTES
@@ -28,16 +30,20 @@ WATCHES = 64
 REFLECTIONS = 16
 CONCURRENT_CALLS = 1024
 """Calls of all kinds at once."""
+CONNECTIONS = 512
+"""At once, on the main port; a quarter as many on the port for health."""
 METADATA_BYTES = 16 * 2**10
 """Of all the headers of one call; more are refused."""
 
 SERVICE_NAME: str = DESCRIPTOR.services_by_name["SamplingService"].full_name
 SERVICES = (SERVICE_NAME, OPEN_INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-METHODS = tuple(
-    f"/{service}/{method.name}" for service in SERVICES for method in Default().FindServiceByName(service).methods
+METHODS = (
+    *(f"/{service}/{method.name}" for service in SERVICES for method in Default().FindServiceByName(service).methods),
+    f"/{REFLECTION_V1}/ServerReflectionInfo",
 )
 """The full names of what is answered."""
 
+_logger = logging.getLogger(__name__)
 _grpc_logger = logging.getLogger("grpc._cython.cygrpc")
 
 _OPTIONS = [
@@ -52,7 +58,14 @@ _OPTIONS = [
     # A client that vanished without a word frees its stream.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    # One without calls makes room for others; its client connects again with its next call.
+    ("grpc.max_connection_idle_ms", 300_000),
 ]
+_HEALTH_OPTIONS = {
+    "grpc.max_receive_message_length": CHECK_BYTES,
+    # A probe asks once, and connects anew for the next time.
+    "grpc.max_connection_idle_ms": 10_000,
+}
 
 
 class Server:
@@ -81,7 +94,8 @@ class Server:
         self.health = HealthService(self._names, WATCHES)
         self._reflection = ReflectionService(SERVICES, REFLECTIONS)
         self._door = Door(CONCURRENT_CALLS)
-        self._server = grpc.aio.server(interceptors=[*interceptors, self._door], options=_OPTIONS)
+        connections = _connections()
+        self._server = grpc.aio.server(interceptors=[*interceptors, self._door], options=_options(connections, {}))
         add_SamplingServiceServicer_to_server(SamplingService(registry, self.admission), self._server)
         add_HealthServicer_to_server(self.health, self._server)
         add_reflection(self._reflection, self._server)
@@ -95,7 +109,9 @@ class Server:
         self.health_address: str | None = None
         """Of the port for health alone, where there is one."""
         if settings.health_port is not None:
-            self._health_server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=2 * WATCHES)
+            self._health_server = grpc.aio.server(
+                interceptors=[Door(WATCHES)], options=_options(connections // 4, _HEALTH_OPTIONS)
+            )
             add_HealthServicer_to_server(self.health, self._health_server)
             self.health_address = _bind(self._health_server, settings.host, settings.health_port, "--health-port")
 
@@ -111,7 +127,8 @@ class Server:
         self._reflection.end()
         await self._door.close(lambda: self._server.stop(grace))
         if self._health_server is not None:
-            await self._health_server.stop(grace)
+            # Its watches have ended; whoever else is still there has had that time already.
+            await self._health_server.stop(None)
 
     def _servers(self) -> list[grpc.aio.Server]:
         """The main one first: health is answered for as long as anything is."""
@@ -119,6 +136,26 @@ class Server:
 
     def _names(self) -> list[str]:
         return [SERVICE_NAME, OPEN_INFERENCE, *(model.name for model in self.registry.all())]
+
+
+def _connections() -> int:
+    """How many are let in at once; fewer where the process may open few files, of which half are for all else.
+
+    Without a descriptor for the next connection gRPC would keep everyone waiting, and metrics could not be read.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY or files >= 2 * CONNECTIONS:
+        return CONNECTIONS
+    _logger.warning(
+        "%d connections are let in at once, not %d, since this process may open no more than %d files: "
+        "have ulimit -n allow %d", files // 2, CONNECTIONS, files, 2 * CONNECTIONS,
+    )  # fmt: skip
+    return files // 2
+
+
+def _options(connections: int, others: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The options of a port that lets in so many connections, and closes those that come on top of them."""
+    return list({**dict(_OPTIONS), **others, "grpc.max_allowed_incoming_connections": connections}.items())
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -7,15 +7,17 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha._async import ReflectionServicer
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
 from ..errors import DrainingError
 from .admission import CallLimit
+from .field_limit import malformed
 from .status import abort_on_error
 
-_V1 = "grpc.reflection.v1.ServerReflection"
+V1 = "grpc.reflection.v1.ServerReflection"
 """What newer tools ask for: the same messages under another name, of which the package knows nothing."""
 
 
@@ -54,11 +56,15 @@ class ReflectionService(ReflectionServicer):  # type: ignore[misc]  # the packag
         try:
             while True:
                 asked = asyncio.ensure_future(anext(requests, None))
-                await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
-                if not asked.done():
+                try:
+                    await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+                    if not asked.done():
+                        raise DrainingError("the server is shutting down: ask another")
+                    request = await asked
+                except DecodeError:
+                    raise malformed() from None
+                finally:
                     asked.cancel()
-                    raise DrainingError("the server is shutting down: ask another")
-                request = await asked
                 if request is None:
                     return
                 yield request
@@ -74,4 +80,4 @@ def add_reflection(service: ReflectionService, server: grpc.aio.Server) -> None:
         request_deserializer=ServerReflectionRequest.FromString,
         response_serializer=ServerReflectionResponse.SerializeToString,
     )
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_V1, {"ServerReflectionInfo": handler}),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(V1, {"ServerReflectionInfo": handler}),))
