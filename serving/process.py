@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack
 
 import click
 
-from .calls.admission import STREAMS_ROWS
 from .cores import usable_cores
 from .errors import StartupError, quoted
 from .models.model_file import is_model_name
@@ -25,6 +24,7 @@ from .observation.metrics import Metrics
 from .observation.metrics_endpoint import serve_metrics
 from .observation.request_log import json_line, start_logging
 from .observation.tracing import tracing_from_environment
+from .runtime.admission import STREAMS_ROWS
 from .runtime.batching import QueueBounds
 from .runtime.session import RUNTIME_VERSION
 from .security.access import Access, access, is_loopback

@@ -13,7 +13,6 @@ from infosink.oip.open_inference_service_pb2_grpc import add_GRPCInferenceServic
 from infosink.v1.sampling_service_pb2 import DESCRIPTOR
 from infosink.v1.sampling_service_pb2_grpc import add_SamplingServiceServicer_to_server
 
-from .calls.admission import Admission
 from .calls.door import CHECK_BYTES, Door
 from .calls.health import HealthService
 from .calls.reflection import V1 as REFLECTION_V1
@@ -23,6 +22,7 @@ from .limits import MESSAGE_BYTES
 from .models.registry import Registry
 from .open_inference.service import SERVICE_NAME as OPEN_INFERENCE
 from .open_inference.service import OpenInferenceService, OtherMethods
+from .runtime.admission import Admission
 from .sampling.service import SamplingService
 from .settings import Settings
 

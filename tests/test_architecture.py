@@ -35,8 +35,11 @@ NEVER_LOADED = {
 COMMANDS = [
     "infosink", "infosink-train", "infosink-evaluate", "infosink-figures", "infosink-export", "infosink-serve",
 ]  # fmt: skip
-# Within training, what builds on a finished run is built upon by nothing below it.
+# What builds on a finished run is built upon by nothing below it; and in serving each folder stands on those before it.
+_SERVING = ["calls", "runtime", "models", "sampling", "open_inference"]
+_BESIDE = {"observation", "security"}
 UNKNOWN_TO = {
+    **{f"serving/{folder}": _BESIDE.union(_SERVING[place + 1 :]) for place, folder in enumerate(_SERVING)},
     "training": {"evaluation", "figures"},
     "training/datasets": {"evaluation", "figures"},
     "training/evaluation": {"figures"},
@@ -104,11 +107,12 @@ def test_parts_import_only_what_they_may(part):
 
 
 @pytest.mark.parametrize("folder", UNKNOWN_TO)
-def test_training_knows_nothing_of_what_builds_on_it(folder):
+def test_a_folder_knows_nothing_of_what_builds_on_it(folder):
     modules = sorted((REPOSITORY / folder).glob("*.py"))
     assert len(modules) > 3
     package = "infosink." + folder.replace("/", ".")
-    forbidden = tuple(f"infosink.training.{name}." for name in UNKNOWN_TO[folder])
+    part = folder.partition("/")[0]
+    forbidden = tuple(f"infosink.{part}.{name}." for name in UNKNOWN_TO[folder])
     found = {
         path.name: [
             name for names in imported_names(path.read_text(), package) for name in names

@@ -17,7 +17,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from ..errors import BusyError, DeadlineError, DrainingError, InvalidRequestError, RequestError
-from .admission import CallLimit
+from .call_limit import CallLimit
 from .field_limit import malformed
 from .status import abort_on_error
 from .wrapping import Handler, method_of, with_method

@@ -14,7 +14,7 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthServicer
 
-from .admission import CallLimit
+from .call_limit import CallLimit
 from .status import abort_on_error
 
 

@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
 from ..errors import DrainingError
-from .admission import CallLimit
+from .call_limit import CallLimit
 from .field_limit import malformed
 from .status import abort_on_error
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from ..errors import StartupError, UnknownModelError, listed, quoted
 from ..limits import MESSAGE_BYTES
-from ..open_inference.models import encoder_of
 from .served_model import ServedModel
 
 
@@ -76,7 +75,7 @@ class Registry:
         names = [model.name for model in models]
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             raise StartupError(f"two models are named {twice[0]}: name one otherwise with --model NAME=PATH")
-        encoders = {encoder_of(model).name: model.name for model in models if model.encoder is not None}
+        encoders = {model.encoder_name: model.name for model in models if model.encoder is not None}
         if taken := [name for name in names if name in encoders]:
             raise StartupError(
                 f"{taken[0]} is what the Open Inference Protocol calls the encoder of {encoders[taken[0]]}: "

@@ -16,12 +16,13 @@ from infosink.v1.sampling_service_pb2 import Limits
 from infosink.v1.sampling_service_pb2 import ServedModel as ServedModelMessage
 
 from ..errors import StartupError, one_line
-from ..limits import BATCH_SAMPLES, message_limits
+from ..limits import BATCH_SAMPLES
 from ..runtime.batching import BatchedSession, QueueBounds
 from ..runtime.session import RUNTIME_VERSION, Array, Device, GraphSignature, Session, require_finite
-from ..sampling.draws import draw
-from ..sampling.frames import Frames
 from .content_digest import verified_sha256
+from .draws import draw
+from .frames import Frames
+from .message_limits import message_limits
 from .model_file import Description, Role, Signature, describe, read_model_file
 from .model_sources import find_encoder
 
@@ -40,6 +41,11 @@ class ServedModel:
     limits: Limits
     file_sha256: tuple[str, ...] = ()
     """Of the generator's file, and of the encoder's where there is one."""
+
+    @property
+    def encoder_name(self) -> str:
+        """What clients call the encoder that ask for either model by name."""
+        return f"{self.name}-encoder"
 
     @cached_property
     def frames(self) -> Frames | None:

@@ -11,9 +11,9 @@ from urllib.parse import unquote
 import grpc
 
 from ..calls.call_record import CallRecord, bind
+from ..calls.codec import parsed
 from ..calls.status import abort_on_error
 from ..calls.wrapping import method_of, with_method
-from ..sampling.codec import parsed
 from .metrics import Metrics
 from .request_log import log_request
 from .tracing import Tracing

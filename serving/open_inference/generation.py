@@ -13,9 +13,9 @@ import numpy.typing as npt
 from infosink.oip.open_inference_service_pb2 import InferParameter, ModelInferRequest
 
 from ..errors import InvalidRequestError, UnavailableError, listed, quoted
+from ..models.draws import INDEX_LIMIT, draw
 from ..models.served_model import ServedModel
 from ..runtime.session import Array
-from ..sampling.draws import INDEX_LIMIT, draw
 from ..sampling.faults import Faults
 from ..sampling.requests import LARGEST_NOISE
 from .models import InferenceModel, TensorSpec

@@ -28,8 +28,6 @@ from ..limits import fitting
 from ..models.served_model import ServedModel
 from ..runtime.batching import BatchedSession
 
-ENCODER_SUFFIX = "-encoder"
-
 Datatype = Literal["INT64", "FP32", "UINT8"]
 
 _ITEM_BYTES: Mapping[Datatype, int] = {"INT64": 8, "FP32": 4, "UINT8": 1}
@@ -78,7 +76,7 @@ class InferenceModel:
     @property
     def name(self) -> str:
         """The name a client asks for."""
-        return self.served.name + (ENCODER_SUFFIX if self.role == "encoder" else "")
+        return self.served.encoder_name if self.role == "encoder" else self.served.name
 
     @property
     def version(self) -> str:

@@ -37,19 +37,18 @@ from infosink.v1.sampling_service_pb2 import InferCodesRequest
 from infosink.v1.tensor_pb2 import DATA_TYPE_FLOAT32, Tensor
 
 from ..calls import call_record, deadline
-from ..calls.admission import REPLY_COPIES, Admission
+from ..calls.codec import beside
 from ..calls.status import abort_on_error
 from ..errors import InvalidRequestError, RequestError, UnknownModelError, listed, quoted
 from ..limits import BATCH_SAMPLES
+from ..models.draws import NOISE_ALGORITHM
 from ..models.registry import Registry
+from ..runtime.admission import REPLY_COPIES, Admission
 from ..runtime.batching import all_in_order
 from ..runtime.session import RUNTIME_VERSION, Array
-from ..sampling.codec import beside
-from ..sampling.draws import NOISE_ALGORITHM
 from ..sampling.requests import check_samples
 from .generation import check_generation
 from .models import (
-    ENCODER_SUFFIX,
     InferenceModel,
     TensorSpec,
     encoder_of,
@@ -135,15 +134,15 @@ class OpenInferenceService(GRPCInferenceServiceServicer):
     @contextmanager
     def _using(self, name: str, wanted_version: str) -> Iterator[InferenceModel]:
         names = {model.name for model in self._registry.all()}
-        base = name.removesuffix(ENCODER_SUFFIX)
-        encodes = name not in names and base != name
-        if name and (base if encodes else name) not in names:
+        encoders = {model.encoder_name: model.name for model in self._registry.all()}
+        encodes = name not in names and name in encoders
+        if name and not encodes and name not in names:
             every = [model for served in self._registry.all() for model in inference_models(served)]
             offered = listed([model.name for model in every])
             raise UnknownModelError(
                 f"no model is named {quoted(name)}: those served are {offered}", metadata={"model": quoted(name)}
             )
-        with self._registry.using(base if encodes else name) as served:
+        with self._registry.using(encoders[name] if encodes else name) as served:
             model = encoder_of(served) if encodes else generator_of(served)
             if wanted_version not in ("", model.version):
                 raise UnknownModelError(

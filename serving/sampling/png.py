@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InvalidRequestError
+from ..models.frames import Frames, Pixels, largest_encoding
 from .faults import Faults
-from .frames import Frames, Pixels
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">8s4x4sIIB")
@@ -18,16 +18,6 @@ _CHECKSUM_BYTES = 4
 _PICTURE = frozenset([b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"])
 _SPARE_CHUNKS = 64
 """Beside one for each row, which is as finely as pictures are cut."""
-
-
-def largest_encoding(height: int, width: int, channels: int) -> int:
-    """An upper bound on the bytes of a PNG that `encode` writes.
-
-    Noise does not compress: zlib then stores it, with a few bytes for each block of up to 16 KiB, and each chunk of the
-    file adds twelve.
-    """
-    stored = height * (1 + width * channels)
-    return stored + stored // 256 + 256
 
 
 def encode(pixels: Pixels) -> list[bytes]:

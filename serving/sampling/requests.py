@@ -22,11 +22,11 @@ from infosink.v1.tensor_pb2 import DATA_TYPE_FLOAT32, DATA_TYPE_UINT8, DataType,
 
 from ..errors import InvalidRequestError, UnavailableError, listed, quoted
 from ..limits import explicit_noise_rows
+from ..models.draws import INDEX_LIMIT
+from ..models.frames import Frames
 from ..models.served_model import ServedModel
 from . import png, tensors
-from .draws import INDEX_LIMIT
 from .faults import Faults
-from .frames import Frames
 from .samples import Codes, SamplingPlan
 
 # float32 arithmetic may leave a value this far outside its range, as a share of the range.

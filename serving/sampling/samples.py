@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..limits import BATCH_SAMPLES
+from ..models.draws import Draws, draw
 from ..models.served_model import ServedModel
 from ..runtime.batching import all_in_order, in_order
 from ..runtime.session import Array
-from .draws import Draws, draw
 
 
 @dataclass(frozen=True)

@@ -29,17 +29,17 @@ from infosink.v1.sampling_service_pb2 import (
 from infosink.v1.sampling_service_pb2_grpc import SamplingServiceServicer
 
 from ..calls import call_record, deadline
-from ..calls.admission import REPLY_COPIES, Admission
+from ..calls.codec import beside
 from ..calls.status import abort_on_error
 from ..errors import UnavailableError
 from ..limits import BATCH_SAMPLES
+from ..models.draws import NOISE_ALGORITHM
 from ..models.registry import Registry
 from ..models.served_model import ServedModel
+from ..runtime.admission import REPLY_COPIES, Admission
 from ..runtime.batching import CHUNKS_AHEAD, BatchedSession
 from ..runtime.session import RUNTIME_VERSION, Array
 from . import png, tensors
-from .codec import beside
-from .draws import NOISE_ALGORITHM
 from .inference import Posterior, infer
 from .requests import check_draw, check_encoding, check_samples, unary_limit
 from .samples import Samples, SamplingPlan, sample, sample_stream

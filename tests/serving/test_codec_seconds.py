@@ -6,7 +6,7 @@ import time
 
 from infosink.serving.calls import call_record
 from infosink.serving.calls.call_record import CallRecord
-from infosink.serving.sampling.codec import LARGE_BYTES, beside, parsed
+from infosink.serving.calls.codec import LARGE_BYTES, beside, parsed
 from infosink.v1.sampling_service_pb2 import InferCodesRequest, PngImages
 
 LIMIT = 60

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from infosink.serving.sampling.draws import blocks_per_sample, draw
+from infosink.serving.models.draws import blocks_per_sample, draw
 
 MASK = 2**64 - 1
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from infosink.serving.sampling.frames import Frames
+from infosink.serving.models.frames import Frames
 from infosink.v1.model_pb2 import ImageSpace
 
 PADDING = {"padding_top": 1, "padding_left": 2, "padding_bottom": 3, "padding_right": 0}

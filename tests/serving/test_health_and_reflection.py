@@ -16,8 +16,8 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from grpc_status import rpc_status
-from infosink.serving.calls.admission import STREAMS
 from infosink.serving.limits import BATCH_SAMPLES
+from infosink.serving.runtime.admission import STREAMS
 from infosink.serving.server import REFLECTIONS, WATCHES
 from infosink.v1.sampling_service_pb2 import (
     ENCODING_FLOAT32,

@@ -3,7 +3,8 @@
 import math
 
 import pytest
-from infosink.serving.limits import MESSAGE_BYTES, explicit_noise_rows, message_limits
+from infosink.serving.limits import MESSAGE_BYTES, explicit_noise_rows
+from infosink.serving.models.message_limits import message_limits
 from infosink.serving.models.model_file import Description
 from infosink.v1.model_pb2 import Category, ImageSpace, LatentSpace, Model, PointSpace, SampleSpace, Style
 from infosink.v1.sampling_service_pb2 import (

@@ -6,8 +6,8 @@ import zlib
 import numpy as np
 import pytest
 from infosink.serving.errors import InvalidRequestError
+from infosink.serving.models.frames import Frames
 from infosink.serving.sampling import png
-from infosink.serving.sampling.frames import Frames
 from infosink.v1.model_pb2 import ImageSpace
 
 FRAMES = Frames(ImageSpace(channels=1, height=9, width=7, minimum=-1, maximum=1))

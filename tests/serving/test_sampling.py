@@ -10,9 +10,10 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from infosink.serving.calls.admission import STREAMS
-from infosink.serving.sampling.draws import draw as draw_prior
-from infosink.serving.sampling.png import encode, largest_encoding
+from infosink.serving.models.draws import draw as draw_prior
+from infosink.serving.models.frames import largest_encoding
+from infosink.serving.runtime.admission import STREAMS
+from infosink.serving.sampling.png import encode
 from infosink.v1.sampling_service_pb2 import (
     ENCODING_FLOAT32,
     ENCODING_PNG,

@@ -73,3 +73,13 @@ class Frames:
     def _values(self, levels: Pixels) -> npt.NDArray[np.float32]:
         step = (self.space.maximum - self.space.minimum) / 255
         return (self.space.minimum + levels.astype(np.float64) * step).astype(np.float32)
+
+
+def largest_encoding(height: int, width: int, channels: int) -> int:
+    """An upper bound on the bytes of a PNG of these pixels.
+
+    Noise does not compress: zlib then stores it, with a few bytes for each block of up to 16 KiB, and each chunk of the
+    file adds twelve.
+    """
+    stored = height * (1 + width * channels)
+    return stored + stored // 256 + 256

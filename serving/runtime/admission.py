@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
+from ..calls import call_record, deadline
+from ..calls.call_limit import CallLimit
 from ..errors import BusyError, DeadlineError, InvalidRequestError
 from ..limits import BATCH_SAMPLES
-from ..runtime.batching import CHUNKS_AHEAD, BatchedSession
-from . import call_record, deadline
+from .batching import CHUNKS_AHEAD, BatchedSession
 
 STREAMS = 64
 """StreamSamples calls at once. Each holds two chunks at most, whatever its reader does."""
@@ -24,38 +25,6 @@ REPLY_COPIES = 3
 _SHORTEST_RETRY = 0.05
 _LONGEST_RETRY = 30.0
 _UNREAD_RETRY = 1.0
-
-
-class CallLimit:
-    """A limit on open calls of one kind, which a call is counted against within the context.
-
-    Args:
-        count: How many.
-        kind: What they are, in the plural, for messages.
-    """
-
-    def __init__(self, count: int, kind: str) -> None:
-        self._count, self._kind = count, kind
-        self.open = 0
-
-    def __enter__(self) -> None:
-        """Counts a call.
-
-        Raises:
-            BusyError: If as many as allowed are open.
-        """
-        if self.open >= self._count:
-            raise BusyError(
-                f"{self._count} {self._kind} are open, as many as this server allows at once: make fewer at once, or "
-                "try again later",
-                reason="TOO_MANY_CALLS",
-                metadata={"limit": self._count},
-            )
-        self.open += 1
-
-    def __exit__(self, *exception: object) -> None:
-        """Counts it no more."""
-        self.open -= 1
 
 
 class Admission:

@@ -9,8 +9,8 @@ from typing import ParamSpec, TypeVar
 
 from google.protobuf.message import DecodeError
 
-from ..calls import call_record
-from ..calls.field_limit import check_field_count, malformed
+from . import call_record
+from .field_limit import check_field_count, malformed
 
 P = ParamSpec("P")
 R = TypeVar("R")
