@@ -9,16 +9,16 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import grpc
 import numpy as np
 import onnx
 import pytest
+from infosink.serving.models.draws import draw
 from infosink.serving.models.served_model import ServedModel, load_model
 from infosink.serving.runtime.batching import BatchedSession, QueueBounds
 from infosink.serving.runtime.session import Session, TerminatedError, Termination
-from infosink.serving.sampling.draws import draw
 from infosink.v1.sampling_service_pb2_grpc import SamplingServiceStub
 from onnx import helper
 
@@ -221,12 +221,19 @@ class Process:
         return self.ready_line.split(" on ")[1].split(",")[0]
 
     def line(self) -> str:
-        """Waits for a line of stdout; a process that writes none within the limit is killed, which ends the wait."""
-        assert self.popen.stdout is not None
+        """Waits for a line of stdout."""
+        return self._line(self.popen.stdout)
+
+    def error_line(self) -> str:
+        """Waits for a line of stderr."""
+        return self._line(self.popen.stderr)
+
+    def _line(self, stream: IO[str]) -> str:
+        """Waits for a line; a process that writes none within the limit is killed, which ends the wait."""
         watchdog = threading.Timer(LIMIT, self.popen.kill)
         watchdog.start()
         try:
-            return self.popen.stdout.readline()
+            return stream.readline()
         finally:
             watchdog.cancel()
 

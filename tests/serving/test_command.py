@@ -8,8 +8,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import grpc
 import onnxruntime
@@ -19,7 +21,9 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from infosink.serving import command
+from infosink.serving.process import queue_bounds
 from infosink.serving.runtime.session import cuda_devices
+from infosink.serving.settings import Settings
 from infosink.v1.sampling_service_pb2 import (
     ENCODING_FLOAT32,
     Code,
@@ -113,6 +117,22 @@ def test_several_models_by_name(serve: Callable, schema_1: Path, refusal: Callab
         assert code == grpc.StatusCode.FAILED_PRECONDITION
         _, message = refusal(stub.StreamSamples, StreamSamplesRequest(draw=Draw(count=8)))
         assert "over the limit of 7" in message
+
+
+def test_an_idle_server_waits_for_company_as_long_as_it_is_told(serve: Callable, schema_1: Path) -> None:
+    process = serve("--model", schema_1 / "gen.onnx", "--port", "0", "--metrics-port", "0", "--batch-delay", "0.01")
+    with grpc.insecure_channel(process.ready()) as channel:
+        SamplingServiceStub(channel).Sample(SampleRequest(draw=Draw(count=1)))
+    metrics, end = f"http://{process.ready_line.rpartition(' on ')[2].strip()}/metrics", time.monotonic() + 60
+    waited: list[bytes] = []
+    # The client knows of a call's end a little before the server has counted it.
+    while not waited:
+        assert time.monotonic() < end
+        with urlopen(metrics, timeout=60) as reply:
+            waited = re.findall(rb"^infosink_queue_seconds_sum{.*} (.*)$", reply.read(), re.MULTILINE)
+    assert float(*waited) > 0.0099
+    assert queue_bounds(Settings(batch_delay=0.004)).delay == 0.004
+    assert queue_bounds(Settings()).delay == 0
 
 
 def test_what_ships_is_served_where_nothing_is_named(serve: Callable) -> None:

@@ -3,13 +3,15 @@
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
+from infosink.oip.open_inference_service_pb2 import InferParameter, ModelInferRequest
+from infosink.oip.open_inference_service_pb2_grpc import GRPCInferenceServiceStub
 from infosink.serving.runtime.batching import BatchedSession, QueueBounds
 from infosink.v1.sampling_service_pb2 import (
     ENCODING_FLOAT32,
@@ -48,6 +50,53 @@ def occupy(server, held) -> grpc.Future:
     first = server.stub.Sample.future(sampling(1), timeout=LIMIT)
     held.generator.wait_for_run()
     return first
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to have rows computed, and what computes them."""
+
+    call: Callable[[int], grpc.Future]
+    session: Any
+    """The session held, whose runs are counted."""
+    batched: BatchedSession
+
+    def occupy(self) -> grpc.Future:
+        """Has one row computed, which does not end before the session is released."""
+        self.session.hold()
+        first = self.call(1)
+        self.session.wait_for_run()
+        return first
+
+
+@pytest.fixture(params=["Sample", "InferCodes", "ModelInfer", "ModelInfer of an encoder"])
+def method(request: pytest.FixtureRequest, server, held) -> Method:
+    generator, encoder = (held.generator, held.model.generator), (held.encoder, held.model.encoder)
+    infer = GRPCInferenceServiceStub(server.channel).ModelInfer.future
+    match request.param:
+        case "Sample":
+            return Method(lambda rows: server.stub.Sample.future(sampling(rows)), *generator)
+        case "InferCodes":
+            return Method(lambda rows: server.stub.InferCodes.future(inferring(rows)), *encoder)
+        case "ModelInfer":
+            return Method(lambda rows: infer(generating(rows)), *generator)
+        case _:
+            return Method(lambda rows: infer(encoding(rows)), *encoder)
+
+
+def inferring(count: int) -> InferCodesRequest:
+    return InferCodesRequest(tensor=Tensor(data_type=DATA_TYPE_UINT8, shape=[count, 8, 8, 1], data=bytes(count * 64)))
+
+
+def generating(count: int) -> ModelInferRequest:
+    return ModelInferRequest(model_name="tiny-images", parameters={"count": InferParameter(int64_param=count)})
+
+
+def encoding(count: int) -> ModelInferRequest:
+    samples = ModelInferRequest.InferInputTensor(name="sample", datatype="FP32", shape=[count, 1, 8, 8])
+    return ModelInferRequest(
+        model_name="tiny-images-encoder", inputs=[samples], raw_input_contents=[bytes(count * 64 * 4)]
+    )
 
 
 def until(server, condition: Callable[[], bool]) -> None:
@@ -96,13 +145,12 @@ def test_what_cannot_be_done_in_time_is_refused_at_once(start_server: Callable, 
         encoder=BatchedSession(held.encoder, "encoder", QueueBounds(), rows_per_second=0.5),
     )
     stub = start_server(slow).stub
-    images = Tensor(data_type=DATA_TYPE_UINT8, shape=[40, 8, 8, 1], data=bytes(40 * 64))
     request: dict[str, Callable[..., Any]] = {
         "Sample": lambda timeout: stub.Sample(sampling(40), timeout=timeout),
         "StreamSamples": lambda timeout: list(
             stub.StreamSamples(StreamSamplesRequest(draw=Draw(count=40)), timeout=timeout)
         ),
-        "InferCodes": lambda timeout: stub.InferCodes(InferCodesRequest(tensor=images), timeout=timeout),
+        "InferCodes": lambda timeout: stub.InferCodes(inferring(40), timeout=timeout),
     }
     with pytest.raises(grpc.RpcError) as caught:
         request[kind](LIMIT)
@@ -114,41 +162,58 @@ def test_what_cannot_be_done_in_time_is_refused_at_once(start_server: Callable, 
     request[kind](2 * LIMIT)
 
 
-def test_a_cancelled_request_leaves_the_queue(server, held) -> None:
-    first = occupy(server, held)
-    second = server.stub.Sample.future(sampling(64))
-    until(server, lambda: held.model.generator.depth() == 64)
+def test_a_cancelled_request_leaves_the_queue(server, method: Method) -> None:
+    first = method.occupy()
+    second = method.call(64)
+    until(server, lambda: method.batched.depth() == 64)
     second.cancel()
-    until(server, lambda: held.model.generator.depth() == 0)
-    held.generator.release()
-    first.result()
-    server.stub.Sample(sampling(3))
-    assert rows_of(held.generator.runs) == [1, 3]
+    until(server, lambda: method.batched.depth() == 0)
+    method.session.release()
+    first.result(LIMIT)
+    method.call(3).result(LIMIT)
+    assert rows_of(method.session.runs) == [1, 3]
+    until(server, lambda: (server.server.admission.rows, server.server.admission.size) == (0, 0))
 
 
-def test_a_run_that_nobody_waits_for_ends_early(server, held) -> None:
-    first = occupy(server, held)
+def test_a_run_that_nobody_waits_for_ends_early(server, method: Method) -> None:
+    first = method.occupy()
     first.cancel()
     # It has left what was let in; its run is still held.
     until(server, lambda: server.server.admission.rows == 0)
-    held.generator.release()
-    assert len(server.stub.Sample(sampling(3)).batch.categories) == 3
-    assert held.generator.terminated == [1]
-    assert rows_of(held.generator.runs) == [1, 3]
+    method.session.release()
+    method.call(3).result(LIMIT)
+    assert method.session.terminated == [1]
+    assert rows_of(method.session.runs) == [1, 3]
 
 
-def test_a_request_cancelled_between_chunks_goes_no_further(server, held) -> None:
-    held.generator.hold()
-    large = server.stub.Sample.future(sampling(1000))
-    held.generator.wait_for_run()
-    held.generator.release_one()
-    held.generator.wait_for_run()
+def test_a_request_cancelled_between_chunks_goes_no_further(server, method: Method) -> None:
+    method.session.hold()
+    large = method.call(1000)
+    method.session.wait_for_run()
+    method.session.release_one()
+    method.session.wait_for_run()
     large.cancel()
     until(server, lambda: server.server.admission.rows == 0)
-    held.generator.release()
-    server.stub.Sample(sampling(3))
-    assert rows_of(held.generator.runs) == [64, 64, 3]
-    assert held.generator.terminated == [64]
+    method.session.release()
+    method.call(3).result(LIMIT)
+    assert rows_of(method.session.runs) == [64, 64, 3]
+    assert method.session.terminated == [64]
+
+
+def test_who_stays_is_answered_though_company_leaves(server, method: Method) -> None:
+    first = method.occupy()
+    leaving, staying = method.call(20), method.call(30)
+    until(server, lambda: method.batched.depth() == 50)
+    method.session.release_one()
+    # Both are in the run that is held now.
+    first.result(LIMIT)
+    method.session.wait_for_run()
+    leaving.cancel()
+    until(server, lambda: server.server.admission.rows == 30)
+    method.session.release()
+    staying.result(LIMIT)
+    assert method.session.terminated == []
+    assert rows_of(method.session.runs) == [1, 50]
 
 
 @pytest.mark.parametrize("how", ["cancelled", "expired"])

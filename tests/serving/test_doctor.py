@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from infosink.serving.doctor import Finding, examine
+from infosink.serving.runtime import cuda
 from infosink.serving.runtime.cuda import cuda_devices
 from infosink.serving.settings import Settings
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from PIL import _imagingmath
 
 
 @pytest.fixture
@@ -107,6 +111,47 @@ def test_a_device_that_is_asked_for_in_vain_fails(settings: Settings) -> None:
     else:
         assert fatal[0].remedy is not None
         assert "--device cpu" in fatal[0].remedy or "nvidia-smi" in fatal[0].remedy
+
+
+def test_a_library_that_is_found_is_shown_with_its_file(schema_1: Path, tmp_path: Path) -> None:
+    """Any library will do, by the name that is looked for."""
+    library = tmp_path / "libcurand.so.10"
+    shutil.copy(_imagingmath.__file__, library)
+    ended = subprocess.run(
+        [
+            *(Path(sys.executable).with_name("infosink-serve"), "--doctor", "--port", "0"),
+            *("--model", schema_1 / "gen.onnx", "--device", "auto"),
+        ],
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = dict(re.findall(r"^ok +(lib\S+\.so\S*) +(.*)$", ended.stdout, re.MULTILINE))
+    assert len(found) >= 5
+    path = Path(found["libcurand.so.10"])
+    assert (path.name, path.is_file()) == (library.name, True)
+    if not cuda_devices():
+        assert path == library
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_driver_that_is_too_old_is_told_of(settings: Settings, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    """The driver is made to say that it is older, and that it has a device."""
+    monkeypatch.setattr(cuda, "driver_version", lambda: (11, 8))
+    monkeypatch.setattr(cuda, "cuda_devices", lambda: 1)
+    findings = list(examine(replace(settings, device=device)))
+    devices, *_ = (finding for finding in findings if finding.subject == "CUDA devices")
+    assert (devices.state, devices.remedy) == ("1, of a driver for CUDA 11.8", None)
+    (driver,) = (finding for finding in findings if finding.subject == "CUDA driver")
+    assert re.fullmatch(r"for CUDA 11, older than the 1[2-9] that onnxruntime is built for", driver.state)
+    assert driver.remedy is not None
+    assert driver.remedy.startswith("install an NVIDIA driver for CUDA 1")
+    # The CPU serves where it may.
+    assert driver.fatal == (device == "cuda")
+    for finding in findings:
+        if finding.subject.startswith("lib") and finding.state == "not found":
+            assert finding.remedy == "pip install 'infosink[cuda]'"
+            assert finding.fatal == (device == "cuda")
 
 
 @pytest.mark.parametrize(

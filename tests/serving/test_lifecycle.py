@@ -135,6 +135,22 @@ def test_a_lame_duck_says_so_and_accepts(serve: Callable, schema_1: Path) -> Non
         assert process.end()[0] == 128 + signal.SIGTERM
 
 
+def test_a_lame_duck_ends_by_itself(serve: Callable, schema_1: Path) -> None:
+    process = serve("--model", schema_1 / "gen.onnx", "--port", "0", "--lame-duck", "0.5", "--grace", "3600")
+    with grpc.insecure_channel(process.ready()) as channel:
+        stub = SamplingServiceStub(channel)
+        watch = HealthStub(channel).Watch(HealthCheckRequest(), timeout=LIMIT)
+        assert next(watch).status == SERVING
+        stub.Sample(sampling(1))
+        process.signal(signal.SIGTERM)
+        assert process.line() == "infosink-serve: NOT_SERVING; calls are accepted for 0.5 seconds more\n"
+        assert next(watch).status == NOT_SERVING
+        assert len(stub.Sample(sampling(3)).batch.categories) == 3
+        assert process.line() == "infosink-serve: draining, for at most 3600 seconds\n"
+        assert list(watch) == []
+        assert process.end() == (0, "infosink-serve: stopped\n", "")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_while_models_load_ends_in_a_sentence(
     serve: Callable, schema_1: Path, number: signal.Signals, code: int
@@ -148,6 +164,18 @@ def test_a_signal_while_models_load_ends_in_a_sentence(
     assert (ended, out) == (code, "")
     assert err.splitlines()[-1] == "Error: interrupted while it was starting; nothing was served"
     assert "Traceback" not in err
+
+
+def test_to_hang_up_while_models_load_has_them_looked_at_again(serve: Callable, schema_1: Path) -> None:
+    models = [argument for name in range(12) for argument in ("--model", f"m{name}={schema_1 / 'gen.onnx'}")]
+    process = serve(*models, "--port", "0", "--device", "cpu", "--log-level", "debug")
+    assert "loading" in process.error_line()
+    process.signal(signal.SIGHUP)
+    process.ready()
+    while "no model has changed" not in (line := process.error_line()):
+        assert "loading" in line
+    process.signal(signal.SIGTERM)
+    assert process.end() == (0, "infosink-serve: draining, for at most 30 seconds\ninfosink-serve: stopped\n", "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -594,6 +594,28 @@ def test_the_counters_equal_the_clients_count_after_a_concurrent_load(
     }
 
 
+def test_the_rows_that_wait_are_shown_for_each_session(start_server: Callable, held_model: Callable) -> None:
+    held = held_model()
+    metrics = Metrics(SERVED_METHODS, lambda: [held.model])
+    stub = start_server(held.model, interceptors=[ObservationInterceptor(metrics)]).stub
+
+    def waiting() -> dict[str, float]:
+        return {labels["role"]: rows for labels, rows in samples(metrics, "infosink_queue_rows")}
+
+    held.generator.hold()
+    calls = [stub.Sample.future(SampleRequest(draw=Draw(count=1)), timeout=LIMIT)]
+    held.generator.wait_for_run()
+    # What is being computed waits no longer.
+    assert waiting() == {"generator": 0, "encoder": 0}
+    calls += [stub.Sample.future(SampleRequest(draw=Draw(count=count)), timeout=LIMIT) for count in (3, 40)]
+    end = time.monotonic() + LIMIT
+    while waiting() != {"generator": 43, "encoder": 0}:
+        assert time.monotonic() < end, waiting()
+    held.generator.release()
+    assert [len(call.result().batch.categories) for call in calls] == [1, 3, 40]
+    assert waiting() == {"generator": 0, "encoder": 0}
+
+
 def test_the_metrics_are_those_of_the_documentation() -> None:
     page = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
     documented = set(re.findall(r"^\| `(infosink_\w+)` \|", page, re.MULTILINE))

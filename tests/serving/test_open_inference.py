@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -366,6 +367,17 @@ REFUSED = {
         request("tiny-images", {}, parameters=parameters(count=1, label=7)), INVALID, ["string_param"],
     ),
     "seed as text": (request("tiny-images", IMAGES, parameters=parameters(seed="7")), INVALID, ["seed", "int64_param"]),
+    "seed as a truth": (
+        request("tiny-images", IMAGES, parameters={"seed": InferParameter(bool_param=True)}), INVALID, ["uint64_param"],
+    ),
+    "first index as a fraction": (
+        request("tiny-images", IMAGES, parameters={"first_index": InferParameter(double_param=1)}),
+        INVALID,
+        ["first_index", "int64_param"],
+    ),
+    "count of no kind": (
+        request("tiny-images", {}, parameters={"count": InferParameter()}), INVALID, ["count", "int64_param"],
+    ),
     "negative seed": (
         request("tiny-images", IMAGES, parameters={"seed": InferParameter(int64_param=-1)}), INVALID, ["[0, 2^64)"],
     ),
@@ -388,6 +400,15 @@ REFUSED = {
         changed(lambda message: message.inputs[0].parameters["shared_memory_region"].MergeFrom(InferParameter())),
         INVALID,
         ['"shared_memory_region"'],
+    ),
+    "classification": (
+        request("tiny-images", IMAGES, outputs=[
+            ModelInferRequest.InferRequestedOutputTensor(
+                name="sample", parameters={"classification": InferParameter(int64_param=3)}
+            )
+        ]),
+        INVALID,
+        ["outputs[0].parameters", '"classification"'],
     ),
     "unknown output": (
         request("tiny-images", IMAGES, outputs=named("image")), INVALID, ['"image"', "sample, pixels, category, style"],
@@ -431,6 +452,16 @@ REFUSED = {
         ]),
         INVALID,
         ["fp32_contents", "2 elsewhere"],
+    ),
+    "contents of two kinds": (
+        request("tiny-images", {}, inputs=[
+            ModelInferRequest.InferInputTensor(
+                name="style", datatype="FP32", shape=[1, 2],
+                contents=InferTensorContents(fp32_contents=[0, 0], int_contents=[0]),
+            )
+        ]),
+        INVALID,
+        ["has 2 there and 1 elsewhere"],
     ),
     "no sample": (request("tiny-images-encoder", {}), INVALID, ["sample is missing"]),
     "sample size": (sample(3, 1, 7, 7), INVALID, ["[batch, 1, 8, 8] or [batch, 1, 6, 6]", "[3, 1, 7, 7]"]),
@@ -531,19 +562,56 @@ def test_what_other_servers_offer_beyond_is_refused_by_name(running, refusal: Ca
     assert "ModelInfer" in details
 
 
-NAMES_OF_ANYTHING = st.sampled_from(["category", "style", "noise", "sample", "pixels", "seed", "count", ""]) | st.text()
+NAMES_OF_ANYTHING = (
+    st.sampled_from(["category", "style", "noise", "sample", "pixels", "seed", "count", "first_index", "label", ""])
+    | st.text()
+)
 INTEGERS = st.integers(-2, 70) | st.integers(-(2**63), 2**63 - 1)
+UNSIGNED = st.integers(0, 70) | st.integers(0, 2**64 - 1)
+PARAMETERS = st.one_of(
+    st.builds(InferParameter),
+    st.builds(InferParameter, bool_param=st.booleans()),
+    st.builds(InferParameter, int64_param=INTEGERS),
+    st.builds(InferParameter, uint64_param=UNSIGNED),
+    st.builds(InferParameter, double_param=st.floats()),
+    st.builds(InferParameter, string_param=st.sampled_from(["0", "1", "7", "5"]) | st.text()),
+)
+ELEMENTS = {
+    "bool_contents": st.booleans(),
+    "int_contents": st.integers(-(2**31), 2**31 - 1),
+    "int64_contents": INTEGERS,
+    "uint_contents": st.integers(0, 2**32 - 1),
+    "uint64_contents": UNSIGNED,
+    "fp32_contents": st.floats(width=32),
+    "fp64_contents": st.floats(),
+    "bytes_contents": st.binary(max_size=9),
+}
+IDS = st.text() | st.sampled_from(["a" * 1024, "ü" * 512, "ü" * 513, "\n\x00"])
+PLACE = re.compile(
+    r"id|parameters(\[.*\])?|inputs(\[\d+\](\.(name|datatype|shape|contents|parameters))?)?"
+    r"|outputs\[\d+\]\.(name|parameters)|raw_input_contents(\[\d+\])?"
+)
+VERSIONS = st.sampled_from(["", "1", "latest"]) | st.text()
+
+
+TWO_POINTS = {name: array[:2] for name, array in POINTS.items()}
+SOUND = [
+    *(request("tiny-images", some("category", "style", "noise"), typed=typed) for typed in (False, True)),
+    *(request("tiny-points", TWO_POINTS, typed=typed) for typed in (False, True)),
+    request("bare", {}, parameters=parameters(count=3, seed=1), outputs=named("pixels")),
+    sample(2, 1, 8, 8),
+    sample(2, 2, model="tiny-points-encoder"),
+]
 
 
 @st.composite
 def spoilt(draw: st.DrawFn) -> ModelInferRequest:
     """A sound request with up to three parts set to anything."""
     message = ModelInferRequest()
-    models = st.sampled_from(["tiny-images", "tiny-points", "tiny-images-encoder", "bare-encoder"])
-    message.CopyFrom(request(draw(models), some("category", "style", "noise"), typed=draw(st.booleans())))
+    message.CopyFrom(draw(st.sampled_from(SOUND)))
     for _ in range(draw(st.integers(0, 3))):
         tensor = draw(st.sampled_from(list(message.inputs) or [message.inputs.add()]))
-        match draw(st.integers(0, 8)):
+        match draw(st.integers(0, 12)):
             case 0:
                 tensor.name = draw(NAMES_OF_ANYTHING)
             case 1:
@@ -551,25 +619,60 @@ def spoilt(draw: st.DrawFn) -> ModelInferRequest:
             case 2:
                 tensor.shape[:] = draw(st.lists(INTEGERS, max_size=12))
             case 3:
-                tensor.contents.fp32_contents.extend(draw(st.lists(st.floats(width=32), max_size=9)))
+                name = draw(st.sampled_from(list(ELEMENTS)))
+                getattr(tensor.contents, name).extend(draw(st.lists(ELEMENTS[name], max_size=9)))
             case 4:
-                tensor.contents.bytes_contents.append(draw(st.binary(max_size=9)))
+                tensor.contents.Clear()
             case 5:
                 message.raw_input_contents.append(draw(st.binary(max_size=99)))
             case 6:
-                message.parameters[draw(NAMES_OF_ANYTHING)].int64_param = draw(INTEGERS)
+                message.parameters[draw(st.sampled_from(["seed", "count", "label"]) | NAMES_OF_ANYTHING)].CopyFrom(
+                    draw(PARAMETERS)
+                )
             case 7:
                 message.outputs.add(name=draw(NAMES_OF_ANYTHING))
             case 8:
                 message.inputs.remove(tensor)
+            case 9:
+                message.id = draw(IDS)
+            case 10:
+                message.model_name = draw(
+                    st.sampled_from(["", "bare", "-encoder", "tiny-images-encoder-encoder"]) | IDS
+                )
+            case 11:
+                message.model_version = draw(VERSIONS)
+            case 12:
+                outputs = list(message.outputs) or [
+                    message.outputs.add(name=draw(st.sampled_from(["sample", "style"])))
+                ]
+                spoiled = draw(st.sampled_from([tensor, *outputs]))
+                spoiled.parameters[draw(st.text())].CopyFrom(draw(PARAMETERS))
     return message
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(message=spoilt())
 def test_whatever_is_asked_is_answered_or_refused(oip, message: ModelInferRequest) -> None:
-    error = oip.ModelInfer.future(message, timeout=LIMIT).exception()
-    if error is not None:
-        assert error.code() in (INVALID, PRECONDITION), (error.details(), message)
-        assert 0 < len(error.details()) < 1000
-        assert details(error, ErrorInfo).reason
+    call = oip.ModelInfer.future(message, timeout=LIMIT)
+    error = call.exception()
+    if error is None:
+        reply = call.result()
+        assert reply.id == message.id
+        assert len(reply.id.encode()) <= 1024
+        assert reply.model_name == (message.model_name or "tiny-images")
+        assert message.model_version in ("", reply.model_version)
+        assert [output.name for output in reply.outputs][: len(message.outputs)] == [
+            output.name for output in message.outputs
+        ]
+        # What is not understood is not passed over.
+        assert not any(tensor.parameters for tensor in [*message.inputs, *message.outputs])
+        assert set(message.parameters) <= {"count", "seed", "first_index", "label"}
+        return
+    assert error.code() in (INVALID, PRECONDITION, NOT_FOUND), (error.details(), message)
+    assert 0 < len(error.details()) < 1000
+    assert error.details().isprintable()
+    assert details(error, ErrorInfo).reason
+    if error.code() == INVALID:
+        fields = [violation.field for violation in details(error, BadRequest).field_violations]
+        assert fields
+        assert all(PLACE.fullmatch(field) for field in fields), fields

@@ -4,7 +4,7 @@ import random
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import grpc
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
+from infosink.serving import server
 from infosink.v1.sampling_service_pb2 import (
     ENCODING_FLOAT32,
     ENCODING_UINT8,
@@ -28,6 +29,7 @@ LIMIT = 60
 MESSAGE_BYTES = 4 * 2**20
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS, HEADERS, DATA, CONTINUATION, RST_STREAM, PING, WINDOW_UPDATE = 4, 1, 0, 9, 3, 6, 8
+ACKNOWLEDGED = 1
 
 
 def frame(kind: int, payload: bytes = b"", flags: int = 0, stream: int = 0, length: int | None = None) -> bytes:
@@ -36,7 +38,36 @@ def frame(kind: int, payload: bytes = b"", flags: int = 0, stream: int = 0, leng
     return size.to_bytes(3, "big") + struct.pack(">BBI", kind, flags, stream) + payload
 
 
+def field(name: str, value: str) -> bytes:
+    """A literal header field with a name of its own (RFC 7541, 6.2.2)."""
+    return b"\x00" + b"".join(_prefixed(text.encode()) for text in (name, value))
+
+
+def _prefixed(text: bytes) -> bytes:
+    size = len(text)
+    if size < 127:
+        return bytes([size]) + text
+    size -= 127
+    return bytes([127, size & 127 | 128, size >> 7]) + text
+
+
+def call(method: str) -> bytes:
+    """The header fields of a call."""
+    return b"".join(
+        field(name, value)
+        for name, value in {
+            ":method": "POST",
+            ":scheme": "http",
+            ":path": method,
+            ":authority": "infosink",
+            "te": "trailers",
+            "content-type": "application/grpc",
+        }.items()
+    )
+
+
 START = PREFACE + frame(SETTINGS)
+SAMPLE = call("/infosink.v1.SamplingService/Sample")
 CONNECTIONS = {
     "nothing": b"",
     "a line": b"hello\n",
@@ -52,6 +83,13 @@ CONNECTIONS = {
     "data without headers": START + frame(DATA, bytes(100), 1, 1),
     "headers that do not decode": START + frame(HEADERS, b"\xff" * 100, 4, 1),
     "headers without end": START + frame(HEADERS, b"\x82", 0, 1) + frame(CONTINUATION, b"\x00" * 16000, 0, 1) * 40,
+    "many header fields": START
+    + frame(HEADERS, SAMPLE, 0, 1)
+    + b"".join(frame(CONTINUATION, field(f"x-{number}", "x" * 16000), 0, 1) for number in range(100)),
+    "a message that never ends": START
+    + frame(HEADERS, SAMPLE, 4, 1)
+    + frame(DATA, b"\x00" + (2**32 - 1).to_bytes(4, "big"), 0, 1)
+    + frame(DATA, bytes(16000), 0, 1) * 100,
     "an even stream": START + frame(HEADERS, b"\x82", 4, 2),
     "settings of a wrong size": START + frame(SETTINGS, bytes(5)),
     "many settings": START + frame(SETTINGS, struct.pack(">HI", 1, 2**32 - 1)) * 2000,
@@ -107,6 +145,50 @@ def test_connections_that_stay_open_leave_the_server_serving(running: Any) -> No
         assert is_serving(running.address)
 
 
+@pytest.fixture
+def watching(
+    start_server: Callable, load_file: Callable, schema_1: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[socket.socket]:
+    """A connection that watches a server's health; the server looks after its clients each second, not each minute."""
+    options = [(name, value // 60 if name == "grpc.keepalive_time_ms" else value) for name, value in server._OPTIONS]
+    monkeypatch.setattr(server, "_OPTIONS", options)
+    host, port = start_server(load_file(schema_1 / "gen.onnx")).address.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=LIMIT) as connection:
+        connection.sendall(START + frame(HEADERS, call("/grpc.health.v1.Health/Watch"), 4, 1))
+        # An empty message, and no more.
+        connection.sendall(frame(DATA, bytes(5), 1, 1))
+        yield connection
+
+
+def pings(connection: socket.socket) -> Iterator[bytes]:
+    """What each PING of the server holds, until it hangs up; its settings are agreed to."""
+    unread = b""
+    while received := connection.recv(65536):
+        unread += received
+        while len(unread) >= 9 and len(unread) >= (end := 9 + int.from_bytes(unread[:3], "big")):
+            kind, flags, payload, unread = unread[3], unread[4], unread[9:end], unread[end:]
+            if kind == SETTINGS and not flags:
+                connection.sendall(frame(SETTINGS, flags=ACKNOWLEDGED))
+            if kind == PING and not flags:
+                yield payload
+
+
+def test_clients_that_are_idle_are_asked_whether_they_are_there(watching: socket.socket) -> None:
+    asked = pings(watching)
+    # The first is how gRPC measures a new connection.
+    for _ in range(3):
+        watching.sendall(frame(PING, next(asked), ACKNOWLEDGED))
+
+
+@pytest.mark.slow
+def test_a_client_that_does_not_answer_is_hung_up_on(watching: socket.socket) -> None:
+    """A minute after it was asked."""
+    asked = pings(watching)
+    watching.sendall(frame(PING, next(asked), ACKNOWLEDGED))
+    watching.settimeout(2 * LIMIT)
+    assert len(list(asked)) == 1
+
+
 def request_of(size: int) -> InferCodesRequest:
     """A request whose message has exactly `size` bytes."""
     request = InferCodesRequest(png=PngImages(images=[bytes(size - 32)]))
@@ -143,6 +225,35 @@ def resident_bytes(pid: int) -> int:
     """The physical memory of a process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def test_what_is_no_grpc_costs_no_memory(serve: Callable, schema_1: Path) -> None:
+    """Neither while its connections are open, nor later."""
+    process = serve("--model", schema_1 / "gen.onnx", "--port", "0", "--threads", "1")
+    address = process.ready()
+    host, port = address.rsplit(":", 1)
+    # Of headers over the limit gRPC itself keeps some, whatever the server is.
+    spared = [data for kind, data in CONNECTIONS.items() if kind != "many header fields"]
+
+    def held_by(waves: int) -> list[int]:
+        """What the process holds with connections of every kind, so many of each, and without them."""
+        with ExitStack() as stack:
+            for _ in range(waves):
+                for data in spared:
+                    connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=LIMIT))
+                    connection.setblocking(False)
+                    with suppress(OSError):
+                        # As much as is taken at once.
+                        connection.send(data)
+            assert is_serving(address)
+            meanwhile = resident_bytes(process.popen.pid)
+        assert is_serving(address)
+        return [meanwhile, resident_bytes(process.popen.pid)]
+
+    before = held_by(1)[-1]
+    # Which send more than a hundred million bytes.
+    held = held_by(15) + held_by(15)
+    assert max(held) - before < 20 * 2**20
 
 
 def test_slow_readers_cost_neither_memory_nor_the_others_answers(serve: Callable, schema_1: Path) -> None:

@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -12,6 +12,8 @@ import onnx
 import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, ResourceInfo
 from grpc_status import rpc_status
+from infosink.oip.open_inference_service_pb2 import ModelInferRequest
+from infosink.oip.open_inference_service_pb2_grpc import GRPCInferenceServiceStub
 from infosink.v1.sampling_service_pb2 import (
     ENCODING_FLOAT32,
     ENCODING_PNG,
@@ -563,3 +565,32 @@ def test_what_is_not_finite_is_not_sent(
         assert f"the output {output} holds values that are not finite" in caplog.text
     assert stub.Sample(SampleRequest(draw=Draw(count=3))).batch.categories
     assert stub.InferCodes(InferCodesRequest(tensor=floats(1, 1, 8, 8, value=1))).categories
+
+
+def test_no_path_names_a_model(running, schema_1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does what is answered tell a file that is there from none."""
+    monkeypatch.chdir(schema_1)
+    infer = GRPCInferenceServiceStub(running.channel).ModelInfer
+
+    def refused(name: str) -> list[tuple[grpc.StatusCode, bytes]]:
+        requests = [
+            (running.stub.GetModel, GetModelRequest(model=name)),
+            (running.stub.Sample, SampleRequest(model=name, draw=Draw(count=1))),
+            (running.stub.StreamSamples, StreamSamplesRequest(model=name, draw=Draw(count=1))),
+            (running.stub.InferCodes, InferCodesRequest(model=name, tensor=pixels(1, 8, 8, 1))),
+            (infer, ModelInferRequest(model_name=name)),
+        ]
+        answers = []
+        for method, request in requests:
+            with pytest.raises(grpc.RpcError) as caught:
+                list(answer) if isinstance(answer := method(request), Iterator) else answer
+            told = rpc_status.from_call(caught.value).SerializeToString()
+            assert name.encode() in told
+            answers.append((caught.value.code(), told.replace(name.encode(), b"")))
+        return answers
+
+    answers = refused("gen.onnx")
+    assert [code for code, _ in answers] == [grpc.StatusCode.NOT_FOUND] * 5
+    assert answers == refused("neg.onnx")
+    for path in ("./gen.onnx", "../schema-1/gen.onnx"):
+        assert [code for code, _ in refused(path)] == [grpc.StatusCode.NOT_FOUND] * 5

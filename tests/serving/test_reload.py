@@ -4,12 +4,14 @@ import asyncio
 import hashlib
 import logging
 import os
+import re
 import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.request import urlopen
 
 import grpc
 import numpy as np
@@ -17,6 +19,7 @@ import onnx
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
+from infosink.serving import shipped
 from infosink.serving.errors import StartupError
 from infosink.serving.models.model_sources import ModelSource, find_models
 from infosink.serving.models.registry import Registry
@@ -90,12 +93,22 @@ class Watched:
 
         A process that writes none within the limit is killed, which ends the wait.
         """
-        watchdog = threading.Timer(LIMIT, self.process.popen.kill)
-        watchdog.start()
-        try:
-            return next(filter(is_news, self.process.popen.stderr), "")
-        finally:
-            watchdog.cancel()
+        while (line := self.process.error_line()) and not is_news(line):
+            pass
+        return line
+
+    def hears(self, words: str) -> None:
+        """Waits for a line of stderr with these words, whatever comes before it."""
+        while words not in (line := self.process.error_line()):
+            assert line, f"{words} was never said"
+
+    def reloads(self) -> dict[tuple[str, str], float]:
+        """How often each model was served anew, and how often it could not be, by a server with --metrics-port."""
+        with urlopen(f"http://{self.process.ready_line.rpartition(' on ')[2].strip()}/metrics", timeout=LIMIT) as reply:
+            counted = re.findall(
+                r'^infosink_reloads_total{model="(.*)",outcome="(.*)"} (.*)$', reply.read().decode(), re.M
+            )
+        return {(model, outcome): float(count) for model, outcome, count in counted}
 
     def checkpoint(self, model: str = "") -> str:
         return self.stub.GetModel(GetModelRequest(model=model)).served_model.model.checkpoint_sha256
@@ -195,7 +208,7 @@ def test_what_is_broken_leaves_the_old_serving(
 ) -> None:
     put(tmp_path, "first")
     generator, encoder = tmp_path / "gen.onnx", tmp_path / "q.onnx"
-    server = watched("--model", generator)
+    server = watched("--model", generator, "--metrics-port", "0")
     before = server.stub.Sample(DRAWING).batch
     whole = generator.read_bytes()
 
@@ -226,8 +239,10 @@ def test_what_is_broken_leaves_the_old_serving(
     assert server.stub.InferCodes(InferCodesRequest(tensor=before.tensor)).checkpoint_sha256 == checkpoint("first")
     put(tmp_path, "first")
     assert "no model has changed" in server.hang_up()
+    assert server.reloads() == {("tiny-images", "failed"): 8}
     put(tmp_path, "second")
     assert "is now served" in server.hang_up()
+    assert server.reloads() == {("tiny-images", "failed"): 8, ("tiny-images", "renewed"): 1}
     server.ends_well()
 
 
@@ -312,18 +327,30 @@ def test_a_newcomer_that_cannot_be_served_keeps_nothing_else_from_changing(
     assert "two models are named digits" in err
 
 
-def test_the_server_is_healthy_while_it_loads(watched: Callable, put: Callable, tmp_path: Path) -> None:
-    put(tmp_path, "first")
-    server = watched("--model", tmp_path / "gen.onnx")
-    put(tmp_path, "second")
+def test_the_server_is_healthy_while_it_loads(watched: Callable, with_metadata: Callable, tmp_path: Path) -> None:
+    """With a model that takes as long to load as those that people serve."""
+    for name in ("mnist-gen.onnx", "mnist-q.onnx"):
+        shutil.copy(Path(shipped.__file__).with_name("released") / name, tmp_path)
+    server = watched("--model", tmp_path, "--log-level", "debug")
+    server.hears("loading")
+    for path in tmp_path.iterdir():
+        model = onnx.load(path)
+        with_metadata(checkpoint_sha256=checkpoint("second"))(model)
+        onnx.save(model, path)
+    server.process.signal(signal.SIGHUP)
+    # The check in another process is over, and the server itself loads.
+    server.hears("loading")
+    statuses = []
     with ThreadPoolExecutor(1) as pool:
-        line = pool.submit(server.hang_up)
-        statuses = [server.status("tiny-images")]
+        line = pool.submit(server.hears, "mnist is now served")
         while not line.done():
-            statuses.append(server.status("tiny-images"))
-    assert "is now served" in line.result()
+            statuses.append(server.status("mnist"))
+    line.result()
     assert set(statuses) == {HealthCheckResponse.SERVING}
-    server.ends_well()
+    # Were it to wait for the load, one would be all that is answered before the line.
+    assert len(statuses) >= 4
+    server.process.signal(signal.SIGTERM)
+    assert server.process.end()[0] == 0
 
 
 def test_to_drain_ends_a_reload_under_way(watched: Callable, put: Callable, tmp_path: Path) -> None:

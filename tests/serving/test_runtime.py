@@ -1,9 +1,11 @@
 """Sessions of onnxruntime: ended from outside, padded for a device, silent, and honest about where they run."""
 
 import os
+import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,12 +13,15 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from infosink.serving import shipped
 from infosink.serving.cores import usable_cores
 from infosink.serving.runtime.cuda import PADDED_SIZES, PaddedRuns, load_libraries
 from infosink.serving.runtime.session import Array, Session, TerminatedError, Termination, finite_rows
 from onnx import TensorProto, helper
 
 ROWS = 64
+LIMIT = 60
+"""Seconds after which a test that waits has failed."""
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +35,31 @@ def feeds() -> dict[str, Array]:
     }
 
 
-def test_a_run_is_ended_from_another_thread() -> None:
-    running, termination = threading.Event(), Termination()
-    session = Session(endless(), Path("endless.onnx"), "cpu", 1)
+def test_a_run_is_ended_in_its_midst_from_another_thread() -> None:
+    session, termination = Session(endless(), Path("endless.onnx"), "cpu", 1), Termination()
+    begun: queue.Queue[float] = queue.Queue()
+    ended: queue.Queue[Exception | None] = queue.Queue()
 
-    def end() -> None:
-        running.wait()
-        termination.terminate()
+    def run() -> None:
+        begun.put(time.thread_time())
+        try:
+            session.run({"x": np.ones((1, 256), np.float32)}, ["y"], termination)
+        except Exception as error:
+            ended.put(error)
+        else:
+            ended.put(None)
 
-    thread = threading.Thread(target=end)
+    # Left behind where it does not end.
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    running.set()
-    with pytest.raises(TerminatedError):
-        session.run({"x": np.ones((1, 256), np.float32)}, ["y"], termination)
-    thread.join()
+    # A hundred times what it takes to begin: by then it is multiplying.
+    multiplying = begun.get(timeout=LIMIT) + 0.1
+    clock, limit = time.pthread_getcpuclockid(thread.ident), time.monotonic() + LIMIT
+    while time.clock_gettime(clock) < multiplying:
+        assert thread.is_alive()
+        assert time.monotonic() < limit
+    termination.terminate()
+    assert isinstance(ended.get(timeout=LIMIT), TerminatedError)
 
 
 def test_a_run_that_was_ended_before_it_began_leaves_the_session_as_it_was() -> None:
@@ -68,6 +84,63 @@ def test_a_row_is_finite_if_it_is_in_every_output() -> None:
     scores[3, 2] = -np.inf
     outputs = [sample, scores, np.zeros((4, 0), np.float32), np.zeros((4, 2, 2, 1), np.uint8), np.zeros(4, np.float32)]
     assert finite_rows(outputs).tolist() == [True, False, True, False]
+
+
+def test_the_cpu_runs_as_many_rows_as_it_is_given(altered: Callable[..., Path], feeds: dict[str, Array]) -> None:
+    path = altered("gen.onnx", add_the_number_of_rows)
+    session = Session(path.read_bytes(), path, "cpu", 1)
+    session.settle(feeds)
+    plain = session.run(feeds, ["plain_sample"])[0]
+    for rows in (1, 2, 3, 17, 33, 63, 64):
+        few = {name: array[:rows] for name, array in feeds.items()}
+        np.testing.assert_array_equal(session.run(few, ["sample"])[0], plain[:rows] + np.float32(rows))
+
+
+def test_threads_that_have_nothing_to_run_take_no_processor_time() -> None:
+    program = (
+        "import pathlib, sys, threading, time, numpy\n"
+        "from infosink.serving.runtime.session import Session\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "session = Session(path.read_bytes(), path, 'cpu', 4)\n"
+        "kinds = {'tensor(int64)': numpy.int64, 'tensor(float)': numpy.float32}\n"
+        "feeds = {name: numpy.zeros((64, *shape[1:]), kinds[kind]) for name, (kind, shape) in session.inputs.items()}\n"
+        "for _ in range(5):\n"
+        "    session.run(feeds, ['sample'])\n"
+        "    before = time.process_time()\n"
+        "    threading.Event().wait(0.1)\n"
+        "    print(time.process_time() - before)\n"
+    )
+    path = Path(shipped.__file__).with_name("released") / "mnist-gen.onnx"
+    ended = subprocess.run(
+        [sys.executable, "-c", program, path], capture_output=True, text=True, timeout=60, check=True
+    )
+    # Three threads that spin take 70 milliseconds after each run; those that wait take a tenth of one.
+    assert float(sorted(ended.stdout.split(), key=float)[2]) < 0.01
+
+
+class FailingDevice:
+    """What onnxruntime runs a session by, on a device that has gone."""
+
+    def __init__(self, real: object) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+    def run(self, *_: object) -> None:
+        raise onnxruntime.capi.onnxruntime_pybind11_state.EPFail("the device has gone")
+
+
+def test_a_device_that_fails_in_a_run_is_not_left_for_another(
+    schema_1: Path, feeds: dict[str, Array], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What onnxruntime would do by itself is to go on elsewhere, with words on stdout."""
+    path = schema_1 / "gen.onnx"
+    session = Session(path.read_bytes(), path, "cpu", 1)
+    session._session._sess = FailingDevice(session._session._sess)
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.EPFail):
+        session.run(feeds, ["sample"])
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("file", ["gen.onnx", "points-gen.onnx", "q.onnx", "points-q.onnx"])
@@ -121,6 +194,97 @@ def test_a_device_on_which_a_place_matters_is_warned_of(
     assert [record.getMessage() for record in caplog.records] == [
         "on this device a sample's bytes depend on its place in a batch: use --device cpu to repeat it"
     ]
+
+
+OTHER_BYTES = "CUDA graphs are not used: they give other bytes than the same model without them"
+
+
+class Replaying:
+    """onnxruntime's session on a device that captures the first run of a graph, and then replays it in some way."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, replay: Callable[..., None]) -> None:
+        self._session, self._replay = session, replay
+        self.captured: list[str] = []
+        self.replayed: list[str] = []
+        self.threads: set[int] = set()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._session, name)
+
+    def run_with_iobinding(self, binding: object, options: onnxruntime.RunOptions) -> None:
+        self.threads.add(threading.get_ident())
+        graph = options.get_run_config_entry("gpu_graph_id")
+        if graph == "-1":
+            self._session.run_with_iobinding(binding, options)
+        elif graph not in self.captured:
+            self.captured.append(graph)
+            self._session.run_with_iobinding(binding, options)
+        else:
+            self.replayed.append(graph)
+            self._replay(self._session, binding, options)
+
+
+def replay_faithfully(session: onnxruntime.InferenceSession, binding: object, options: object) -> None:
+    session.run_with_iobinding(binding, options)
+
+
+def replay_the_first_rows(*_: object) -> None:
+    """What was computed when the graph was captured stands where it was written."""
+
+
+def replay_the_first_64_rows(
+    session: onnxruntime.InferenceSession, binding: object, options: onnxruntime.RunOptions
+) -> None:
+    if options.get_run_config_entry("gpu_graph_id") != "64":
+        session.run_with_iobinding(binding, options)
+
+
+def fail_to_replay(*_: object) -> None:
+    raise RuntimeError("the graph was lost")
+
+
+@pytest.mark.parametrize(
+    ("replay", "warnings"),
+    [
+        (replay_faithfully, []),
+        (replay_the_first_rows, [OTHER_BYTES]),
+        (replay_the_first_64_rows, [OTHER_BYTES]),
+        (fail_to_replay, ["CUDA graphs are not used: the graph was lost"]),
+    ],
+)
+def test_graphs_are_replayed_only_if_they_give_what_the_model_gives(
+    schema_1: Path,
+    feeds: dict[str, Array],
+    caplog: pytest.LogCaptureFixture,
+    replay: Callable[..., None],
+    warnings: list[str],
+) -> None:
+    session, runtime = opened(schema_1 / "gen.onnx")
+    device = Replaying(runtime, replay)
+    padded = PaddedRuns(device, "cpu", graphs=True)
+    assert not padded.graphs
+    padded.settle(feeds)
+    assert padded.graphs == (not warnings)
+    assert [record.getMessage() for record in caplog.records] == warnings
+    assert padded.sizes == PADDED_SIZES
+    device.replayed.clear()
+    for rows in (3, 64, 1):
+        given = {name: array[-rows:] for name, array in feeds.items()}
+        found = padded.run(given, ["sample"], Termination().options)[0]
+        assert found.tobytes() == session.run(given, ["sample"])[0].tobytes()
+    assert device.replayed == ([] if warnings else ["4", "64", "1"])
+    if not warnings:
+        assert device.captured == [str(size) for size in PADDED_SIZES]
+    # A graph belongs to the thread that captured it.
+    assert len(device.threads) == 1
+
+
+def test_graphs_that_nobody_wants_are_not_captured(schema_1: Path, feeds: dict[str, Array]) -> None:
+    device = Replaying(opened(schema_1 / "gen.onnx")[1], replay_faithfully)
+    padded = PaddedRuns(device, "cpu", graphs=False)
+    padded.settle(feeds)
+    padded.run(feeds, ["sample"], Termination().options)
+    assert (padded.graphs, device.captured) == (False, [])
 
 
 @pytest.mark.parametrize(
@@ -255,6 +419,18 @@ def alter_below_16_rows(model: onnx.ModelProto) -> None:
         helper.make_node("Cast", ["few"], ["extra"], to=TensorProto.FLOAT),
     ]
     add_to_sample(model, nodes)
+
+
+def add_the_number_of_rows(model: onnx.ModelProto) -> None:
+    nodes = [
+        helper.make_node("Shape", ["noise"], ["rows"], start=0, end=1),
+        helper.make_node("Cast", ["rows"], ["extra"], to=TensorProto.FLOAT),
+    ]
+    add_to_sample(model, nodes)
+    (sample,) = (output for output in model.graph.output if output.name == "sample")
+    plain = model.graph.output.add()
+    plain.CopyFrom(sample)
+    plain.name = "plain_sample"
 
 
 def number_the_rows(model: onnx.ModelProto) -> None:

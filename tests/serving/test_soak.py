@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ import grpc
 import onnx
 import pytest
 from infosink.serving import shipped
-from infosink.v1.sampling_service_pb2 import Draw, SampleRequest
+from infosink.v1.sampling_service_pb2 import Draw, GetModelRequest, InferCodesRequest, SampleRequest
 from infosink.v1.sampling_service_pb2_grpc import SamplingServiceStub
+from infosink.v1.tensor_pb2 import DATA_TYPE_UINT8, Tensor
 
 pytestmark = pytest.mark.slow
 
@@ -166,3 +168,25 @@ def test_models_reloaded_again_and_again(soak: Callable, with_metadata: Callable
         held.append(server.at_rest())
     # A pair takes 17 MB: two lost in 8 rounds would make more.
     assert_flat(held, growth=30e6)
+
+
+def test_what_is_refused_leaves_nothing(soak: Callable, schema_1: Path) -> None:
+    """Ten times what is let in at once, asked for whether or not what was asked for before has been answered."""
+    server = soak("--model", schema_1 / "gen.onnx", "--log-level", "error", "--queue-rows", "128")
+    most = server.stub.GetModel(GetModelRequest()).served_model.limits.inferred_samples
+    # A message of a megabyte.
+    request = InferCodesRequest(tensor=Tensor(data_type=DATA_TYPE_UINT8, shape=[most, 8, 8, 1], data=bytes(most * 64)))
+    codes: Counter[grpc.StatusCode] = Counter()
+    held = []
+    for _ in range(200):
+        calls = [server.stub.InferCodes.future(request, timeout=LIMIT) for _ in range(10)]
+        codes.update(call.code() for call in calls)
+        held.append(server.at_rest())
+    assert codes.keys() == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    refused_bytes = codes[grpc.StatusCode.RESOURCE_EXHAUSTED] * request.ByteSize()
+    assert refused_bytes > 1e9
+    # Large messages leave gaps between them, which makes some fifty million bytes more or less from round to round.
+    first, last = held[40:80], held[-40:]
+    assert min(one.resident_bytes for one in last) - min(one.resident_bytes for one in first) < 0.1 * refused_bytes
+    assert min(one.descriptors for one in last) <= min(one.descriptors for one in first)
+    assert server.ends_well() == ""
