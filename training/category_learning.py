@@ -44,9 +44,14 @@ class CategoryLearning:
             beside = settings.merge_samples if settings.merge_after else 0
             self.anchors = draw_anchors(dataset, settings.anchor_labels, beside, stream(settings.seed, "anchors"))
             self._known(self.anchors).copy_(known_labels(self.anchors, self.categories))
+        # Labels that spread say what I_τ would guess, and may say otherwise.
+        self.guesses_categories = self.anchors is None or not settings.merge_after
 
     def loss(self, iteration: int, random: torch.Generator) -> tuple[Tensor, Statistics]:
-        """−α I_τ, plus how badly Q knows the merged categories, plus how badly it knows the anchors' labels."""
+        """−α I_τ, plus how badly Q knows the merged categories, plus how badly it knows the anchors' labels.
+
+        The last with the weight α where labels spread, since I_τ then leaves Q's category to them, else 1.
+        """
         loss, statistics = torch.zeros((), device=random.device), Statistics()
         if self.settings.invariance:
             term, taught = self._invariance(iteration, random)
@@ -54,7 +59,8 @@ class CategoryLearning:
             statistics |= {"invariance": term.detach(), "taught": taught.detach()}
         if self.anchors is not None:
             term = self._anchoring(self.anchors, random)
-            loss = loss + term
+            # What stands in the place of I_τ has its weight: (31) pulls as hard.
+            loss = loss + (1.0 if self.guesses_categories else self.settings.invariance) * term
             statistics["anchoring"] = term.detach()
         return loss, statistics
 
@@ -72,9 +78,7 @@ class CategoryLearning:
         The second is −E log q(k(c̃(y)) | Ty), c̃ ~ q̃(·|y), with k the category of a cluster: 0 but while Q is taught.
         """
         settings, networks = self.settings, self.networks
-        # Labels that spread say what I_τ would guess, and may say otherwise.
-        guessing = self.anchors is None or not settings.merge_after
-        learning = guessing and iteration > min(settings.merge_after, settings.warm_up)
+        learning = self.guesses_categories and iteration > min(settings.merge_after, settings.warm_up)
         being_taught = learning and 0 < settings.merge_after < iteration <= settings.taught_until
         images = self.dataset.draw(settings.view_batch_size, random)
         term = teaching = torch.zeros((), device=images.device)
@@ -93,15 +97,20 @@ class CategoryLearning:
         return term, teaching
 
     def _anchoring(self, anchors: Anchors, random: torch.Generator) -> Tensor:
-        """−E log q(label | T y) over anchors and what their labels reached, by weight; points are not deformed."""
+        """−E log q(label | y), −E log q(label | T y) over anchors and what their labels reached, by weight: their mean.
+
+        Points are not deformed. Images are read beside their deformations, since Q is used on what is not deformed, and
+        batch normalisation tells the two apart.
+        """
         known = self._known(anchors)
         chosen = torch.multinomial(known.sum(dim=1), _ANCHORED, replacement=True, generator=random)
-        samples = anchors.samples[chosen]
+        samples, labels = anchors.samples[chosen], known[chosen].argmax(dim=1)
         if self.dataset.frame is not None:
-            samples = deform(samples, random, self.background)
+            samples = torch.cat([samples, deform(samples, random, self.background)])
+            labels = labels.repeat(2)
         with running_statistics_kept(self.networks):
             scores = self.networks.code_head(self.networks.trunk(samples))
-        return F.cross_entropy(scores[:, : self.categories], known[chosen].argmax(dim=1))
+        return F.cross_entropy(scores[:, : self.categories], labels)
 
     def _merge(self, random: torch.Generator) -> None:
         """Gives each over-cluster its category, by what they share.
