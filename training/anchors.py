@@ -47,15 +47,22 @@ def require_anchors(settings: Configuration, dataset: Dataset) -> None:
             f"--anchor-labels is {per_label}, and the training data has {int(counts.min())} of "
             f"{label_names[int(counts.argmin())]}: use at most that"
         )
+    if settings.anchored_samples > int(counts.sum()):
+        beside = settings.anchored_samples - per_label * settings.categories
+        others = int(counts.sum()) - per_label * settings.categories
+        raise ConfigurationError(
+            f"--merge-samples is {beside}, and the training data has {others} samples beside the anchors: "
+            "use at most that"
+        )
 
 
-def draw_anchors(dataset: Dataset, per_label: int, beside: int, random: torch.Generator) -> Anchors:
-    """Draws as many training samples of each label, without replacement.
+def draw_anchors(dataset: Dataset, per_label: int, count: int, random: torch.Generator) -> Anchors:
+    """Draws as many training samples of each label and others beside them, without replacement.
 
     Args:
         dataset: with labels, see require_anchors.
         per_label: how many of each.
-        beside: how many more, of any label; as many as there are where there are fewer.
+        count: of all samples, the anchors included.
         random: on the CPU.
 
     Returns:
@@ -64,7 +71,7 @@ def draw_anchors(dataset: Dataset, per_label: int, beside: int, random: torch.Ge
     labels = _labels(dataset)
     order = torch.randperm(len(labels), generator=random)
     anchors = torch.cat([order[labels[order] == label][:per_label] for label in range(len(dataset.label_names))])
-    chosen = torch.cat([anchors, order[~torch.isin(order, anchors)][:beside]])
+    chosen = torch.cat([anchors, order[~torch.isin(order, anchors)]])[:count]
     found: dict[int, Tensor] = {}
     start = 0
     for samples, _ in dataset.batches("training", _BATCH):

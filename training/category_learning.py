@@ -41,8 +41,8 @@ class CategoryLearning:
         self.anchors: Anchors | None = None
         if settings.anchor_labels:
             require_anchors(settings, dataset)
-            beside = settings.merge_samples if settings.merge_after else 0
-            self.anchors = draw_anchors(dataset, settings.anchor_labels, beside, stream(settings.seed, "anchors"))
+            count, random = settings.anchored_samples, stream(settings.seed, "anchors")
+            self.anchors = draw_anchors(dataset, settings.anchor_labels, count, random)
             self._known(self.anchors).copy_(known_labels(self.anchors, self.categories))
         # Labels that spread say what I_τ would guess, and may say otherwise.
         self.guesses_categories = self.anchors is None or not settings.merge_after

@@ -13,7 +13,7 @@ def mnist(mnist_directory) -> Dataset:
 
 
 def test_anchors_are_training_images_with_their_labels(mnist):
-    anchors = draw_anchors(mnist, 3, 20, torch.Generator().manual_seed(0))
+    anchors = draw_anchors(mnist, 3, 50, torch.Generator().manual_seed(0))
     assert anchors.labels.tolist() == [label for label in range(10) for _ in range(3)]
     known = known_labels(anchors, 10)
     assert torch.equal(known[:30], torch.eye(10).repeat_interleave(3, dim=0))
@@ -23,7 +23,7 @@ def test_anchors_are_training_images_with_their_labels(mnist):
         same = (images == sample).flatten(1).all(dim=1)
         assert labels[same].tolist() == [int(label)]
     assert len(anchors.samples.flatten(1).unique(dim=0)) == len(known) == 50
-    other = draw_anchors(mnist, 3, 20, torch.Generator().manual_seed(1))
+    other = draw_anchors(mnist, 3, 50, torch.Generator().manual_seed(1))
     assert not torch.equal(anchors.samples, other.samples)
 
 
@@ -76,6 +76,10 @@ def test_spread_labels_solve_their_equation():
     [
         ({"categories": 12}, "names 12 categories by 10 labels: use --categories 10"),
         ({"anchor_labels": 6000}, "6000, and the training data has 5421 of 5: use at most that"),
+        (
+            {"anchor_labels": 5400, "merge_after": 1, "taught_until": 2, "merge_samples": 7000},
+            "--merge-samples is 7000, and the training data has 6000 samples beside the anchors: use at most that",
+        ),
     ],
 )
 def test_what_cannot_be_anchored_is_refused(overrides, message, mnist):
