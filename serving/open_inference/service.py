@@ -133,17 +133,18 @@ class OpenInferenceService(GRPCInferenceServiceServicer):
 
     @contextmanager
     def _using(self, name: str, wanted_version: str) -> Iterator[InferenceModel]:
-        names = {model.name for model in self._registry.all()}
-        encoders = {model.encoder_name: model.name for model in self._registry.all()}
-        encodes = name not in names and name in encoders
-        if name and not encodes and name not in names:
-            every = [model for served in self._registry.all() for model in inference_models(served)]
+        served_models = self._registry.all()
+        served_as = {model.encoder_name: model.name for model in served_models}
+        served_as |= {model.name: model.name for model in served_models}
+        if name and name not in served_as:
+            every = [model for served in served_models for model in inference_models(served)]
             offered = listed([model.name for model in every])
             raise UnknownModelError(
                 f"no model is named {quoted(name)}: those served are {offered}", metadata={"model": quoted(name)}
             )
-        with self._registry.using(encoders[name] if encodes else name) as served:
-            model = encoder_of(served) if encodes else generator_of(served)
+        base = served_as.get(name, name)
+        with self._registry.using(base) as served:
+            model = generator_of(served) if name == base else encoder_of(served)
             if wanted_version not in ("", model.version):
                 raise UnknownModelError(
                     f"{model.name} is served in version {model.version}, not {quoted(wanted_version)}: ask for that "

@@ -5,7 +5,7 @@ import subprocess
 import sysconfig
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -53,6 +53,20 @@ def soon(seconds: float = 0.001) -> RetryInfo:
     retry = RetryInfo()
     retry.retry_delay.FromTimedelta(timedelta(seconds=seconds))
     return retry
+
+
+@contextmanager
+def closed_after(event: threading.Event, client: Client) -> Iterator[None]:
+    """Closes the client from another thread once something has happened; it is closed at the end."""
+
+    def close() -> None:
+        event.wait(LIMIT)
+        client.close()
+
+    closing = threading.Thread(target=close)
+    closing.start()
+    yield
+    closing.join(LIMIT)
 
 
 class Refusals:
@@ -226,17 +240,10 @@ def test_a_call_that_its_own_client_cancels_is_not_made_again(careless: Start, s
             ended.wait(LIMIT)
 
     client = Client(careless(refuse=hold))
-
-    def close() -> None:
-        begun.wait(LIMIT)
-        client.close()
-
     client.model()
-    closing = threading.Thread(target=close)
-    closing.start()
-    with pytest.raises(InfosinkError, match=r"^this client was closed, which cancelled the call$"):
+    cancelled = pytest.raises(InfosinkError, match=r"^this client was closed, which cancelled the call$")
+    with closed_after(begun, client), cancelled:
         list(client.stream(1)) if streamed else client.sample(1)
-    closing.join(LIMIT)
     assert len(calls) == 1
 
 
@@ -249,17 +256,9 @@ def test_a_client_that_is_closed_waits_for_no_further_try(careless: Start) -> No
         refusals(request, context)
 
     client = Client(careless(refuse=refuse))
-
-    def close() -> None:
-        refused.wait(LIMIT)
-        client.close()
-
     client.model()
-    closing = threading.Thread(target=close)
-    closing.start()
-    with pytest.raises(InfosinkError):
+    with closed_after(refused, client), pytest.raises(InfosinkError):
         client.sample(1)
-    closing.join(LIMIT)
     assert len(refusals.seen) == 1
 
 

@@ -88,14 +88,16 @@ def model(load_file: Callable, schema_1: Path) -> Iterator[Any]:
     model.close()
 
 
-@pytest.mark.parametrize("port", ["main", "health"])
-def test_health_checks_without_their_message_are_limited_and_end(
-    start_server: Callable, model: Any, monkeypatch: pytest.MonkeyPatch, port: str
-) -> None:
+@pytest.fixture(params=["main", "health"])
+def address(start_server: Callable, model: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """Of a port that lets in four health checks at once, each for a second."""
     monkeypatch.setattr(door, "CHECKS", 4)
     monkeypatch.setattr(door, "CHECK_SECONDS", 1.0)
     server = start_server(model, health_port=0)
-    address = server.address if port == "main" else server.server.health_address
+    return server.address if request.param == "main" else server.server.health_address
+
+
+def test_health_checks_without_their_message_are_limited_and_end(address: str) -> None:
     with grpc.insecure_channel(address, options=ALONE) as channel, waiting(channel, CHECK, 5) as calls:
         errors = [call.exception(LIMIT) for call in calls]
         (refused,) = [error for error in errors if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED]
@@ -109,14 +111,7 @@ def test_health_checks_without_their_message_are_limited_and_end(
         assert check(channel) == SERVING
 
 
-@pytest.mark.parametrize("port", ["main", "health"])
-def test_health_checks_whose_answer_is_not_read_make_room(
-    start_server: Callable, model: Any, monkeypatch: pytest.MonkeyPatch, port: str
-) -> None:
-    monkeypatch.setattr(door, "CHECKS", 4)
-    monkeypatch.setattr(door, "CHECK_SECONDS", 1.0)
-    server = start_server(model, health_port=0)
-    address = server.address if port == "main" else server.server.health_address
+def test_health_checks_whose_answer_is_not_read_make_room(address: str) -> None:
     # The windows are smaller than an answer.
     options = [*ALONE, ("grpc.http2.lookahead_bytes", 5), ("grpc.http2.bdp_probe", 0)]
     with (
